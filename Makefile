@@ -1,0 +1,70 @@
+# minitron.  `make` builds the engine and makes sure that Python has what training needs.
+# Works with GNU make 3.81 and later, gcc and clang, with and without OpenMP.
+
+PYTHON ?= $(shell for p in python python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+WARNINGS = -Wall -Wextra -Wconversion -Wshadow -Wpedantic -Wno-unknown-pragmas
+# Not -Ofast, not -ffast-math: a library built so makes the whole Python process flush small numbers to zero.
+# -ffp-contract=fast only allows fused multiply-adds, which -std=c11 would forbid.
+CFLAGS = -std=c11 -O3 -ffp-contract=fast $(WARNINGS)
+LIBRARY = build/libminitron.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
+# What this compiler can do, found out by compiling and linking: NATIVE and OPENMP.
+PROBED = build/flags-$(notdir $(firstword $(CC))).mk
+
+all: engine python              ## build the engine, install missing packages
+	@echo "next: $(notdir $(PYTHON)) train.py --dim 128"
+
+engine:                         ## run and its library; without a C compiler, say so and go on
+	@if command -v $(firstword $(CC)) >/dev/null; then $(MAKE) --no-print-directory run lib; \
+	else echo "no C compiler ($(CC)): training works, ./run does not.  On Debian or Ubuntu: sudo apt install gcc"; fi
+
+python:                         ## install numpy, cffi and tqdm where they are missing
+	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found: install one, or make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -m minitron.environment ensure
+
+lib: $(LIBRARY)                 ## the engine as a library
+
+run: run.c $(PROBED)            ## the engine as a program
+	$(CC) $(CFLAGS) $(NATIVE) $(OPENMP) run.c -o $@ -lm
+
+$(LIBRARY): run.c $(PROBED)
+	$(CC) $(CFLAGS) $(NATIVE) $(OPENMP) -DMINITRON_LIB -shared -fPIC run.c -o $@ -lm
+
+test: engine .venv-test/ready   ## all tests, in an environment of their own
+	.venv-test/bin/python -m pytest -q
+
+lint: .venv-test/ready          ## ruff, and the compilers' warnings as errors
+	.venv-test/bin/python -m ruff check .
+	@for cc in gcc clang; do if command -v $$cc >/dev/null; then \
+	  for part in "" -DMINITRON_LIB; do echo $$cc $$part; $$cc $(CFLAGS) -Werror $$part -c run.c -o build/lint.o || exit 1; done; fi; done
+
+.venv-test/ready: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found: install one, or make PYTHON=/path/to/python3"; exit 1; }
+	rm -rf .venv-test
+	$(PYTHON) -m minitron.environment create .venv-test numpy cffi tqdm pytest autograd ruff
+	@touch $@
+
+clean:                          ## remove what was built; models, ledgers and environments stay
+	rm -rf build run
+
+help:                           ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
+
+# A flag counts as there if a program with it compiles, links and runs.  Apple's clang needs -Xpreprocessor and has no
+# -lomp of its own; some clangs know -fopenmp and lack the library.
+$(PROBED): Makefile
+	@mkdir -p build
+	@printf '#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' > build/openmp.c
+	@printf 'int main(void) { return 0; }\n' > build/plain.c
+	@native=; for f in -march=native -mcpu=native; do \
+	  if $(CC) $$f build/plain.c -o build/probe 2>/dev/null && build/probe; then native=$$f; break; fi; done; \
+	openmp=; for f in "-fopenmp" "-Xpreprocessor -fopenmp -lomp"; do \
+	  if $(CC) $$f build/openmp.c -o build/probe 2>/dev/null && build/probe; then openmp=$$f; break; fi; done; \
+	printf 'NATIVE = %s\nOPENMP = %s\n' "$$native" "$$openmp" > $@
+	@rm -f build/probe build/openmp.c build/plain.c
+
+# The flags are needed, and probed, only where something is compiled; `make clean` must not probe.
+ifneq ($(filter run lib test $(LIBRARY),$(MAKECMDGOALS)),)
+include $(PROBED)
+endif
+
+.PHONY: all engine python lib test lint clean help

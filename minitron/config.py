@@ -1,0 +1,133 @@
+"""A run's configuration: one frozen dataclass, whose fields are the flags of train.py.
+
+Fields left at None depend on others, most of all on dim, the one dial; `resolve` fills them in.  Two runs with equal resolved
+configurations give equal bits (on one machine and NumPy), so its hash, `key`, is the name of a run.
+"""
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+
+import tasks
+
+from .errors import MinitronError
+
+RECORD_VERSION = 1
+ATTENTIONS = ("softmax", "linear")
+
+
+def flag(default, help):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the model is: with the weights, all that run.c needs to know."""
+
+    dim: int = flag(128, "width of the residual stream, the dial of scale")
+    layers: int = flag(2, "number of blocks")
+    heads: int | None = flag(None, "query heads (default dim / 32, at least 1)")
+    kv_heads: int | None = flag(None, "key/value heads; fewer than heads is grouped-query attention (default heads)")
+    head_dim: int | None = flag(None, "width of a head, even (default dim / heads)")
+    ffn_dim: int | None = flag(None, "width of the feed-forward, 0 for attention only (default 8/3 dim)")
+    rope_theta: float = flag(10000.0, "base of the rotary positions, 0 for no positions")
+    norm_eps: float = flag(1e-5, "added to the mean square in every norm")
+    qk_norm: bool = flag(False, "normalise queries and keys")
+    tied: bool = flag(True, "one tensor for the embedding and the head")
+    attention: str = flag("softmax", "softmax, or linear, which is attention without it")
+    vocab: int | None = flag(None, None)        # the task's
+
+    def resolve(self):
+        """This configuration with every None filled in, checked.  Raises MinitronError."""
+        check_number("dim", self.dim)
+        heads = or_default(self.heads, max(1, self.dim // 32))
+        check_number("heads", heads)
+        c = dataclasses.replace(
+            self,
+            heads=heads,
+            kv_heads=or_default(self.kv_heads, heads),
+            head_dim=or_default(self.head_dim, 2 * max(1, math.ceil(self.dim / heads / 2))),
+            ffn_dim=or_default(self.ffn_dim, 8 * math.ceil(self.dim / 3)),
+        )
+        for name in LIMITS.keys() & {f.name for f in dataclasses.fields(c)}:
+            check_number(name, getattr(c, name))
+        if c.heads % c.kv_heads:
+            raise MinitronError(f"heads {c.heads} is not a multiple of kv-heads {c.kv_heads}: "
+                                "each key/value head serves the same number of query heads")
+        if c.heads * c.head_dim > 2**16:
+            raise MinitronError(f"heads {c.heads} times head-dim {c.head_dim} is over {2**16}: use fewer or narrower heads")
+        if c.head_dim % 2:
+            raise MinitronError(f"head-dim {c.head_dim} is odd: rotary positions turn pairs of channels; "
+                                f"use {c.head_dim + 1}")
+        if c.attention not in ATTENTIONS:
+            raise MinitronError(f"attention {c.attention!r} is unknown: use one of {', '.join(ATTENTIONS)}")
+        return c
+
+
+@dataclass(frozen=True)
+class Config(ModelConfig):
+    """What a run is: the model, what it learns, and how."""
+
+    task: str = flag("addition", "what to learn: the name of a file in tasks/")
+    variant: str | None = flag(None, "the task's variant; `python -m minitron tasks` lists them")
+    length: int | None = flag(None, "the task's length, the other dial, e.g. the number of digits")
+    data: str | None = flag(None, "a file of your own, for --task text")
+    train_fraction: float = flag(0.9, "share of all problems that training may see")
+    steps: int = flag(3000, "optimizer steps at the most; training stops early when it has solved the task")
+    batch: int | None = flag(None, "sequences a step (default: the task's)")
+    lr: float | None = flag(None, "peak learning rate (default 0.03 / sqrt(dim))")
+    warmup: int | None = flag(None, "steps until the peak (default steps / 20)")
+    weight_decay: float = flag(0.01, "AdamW's decoupled decay of the matrices")
+    beta1: float = flag(0.9, "AdamW's memory of gradients")
+    beta2: float = flag(0.99, "AdamW's memory of their squares")
+    clip: float = flag(1.0, "longest gradient allowed")
+    seed: int = flag(0, "names the random streams of weights and data")
+    shards: int = flag(2, "pieces a batch is cut into, one thread each")
+    eval_every: int = flag(100, "steps between evaluations, each with a checkpoint")
+    test_items: int = flag(2000, "test problems per length at the most")
+
+    def resolve(self):
+        """This configuration with every None filled in from the task and from dim, checked.  Raises MinitronError."""
+        check_number("train_fraction", self.train_fraction)
+        task = tasks.load(self)
+        if self.vocab not in (None, len(task.pieces)):
+            raise MinitronError(f"vocab {self.vocab} is not the vocabulary of task {task.name}, {len(task.pieces)}: leave it out")
+        c = dataclasses.replace(
+            self,
+            variant=task.variant,
+            length=task.length,
+            vocab=len(task.pieces),
+            batch=or_default(self.batch, task.batch),
+            lr=or_default(self.lr, round(0.03 * max(self.dim, 1) ** -0.5, 6)),
+            warmup=or_default(self.warmup, self.steps // 20),
+        )
+        c = ModelConfig.resolve(c)
+        if c.shards > c.batch:
+            raise MinitronError(f"shards {c.shards} exceeds batch {c.batch}: a shard needs at least one sequence")
+        return c
+
+    def key(self):
+        """12 hex digits that name this run: a hash of the configuration, the task's version and the record's."""
+        content = {"config": dataclasses.asdict(self), "task": tasks.load(self).version, "record": RECORD_VERSION}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+# Field -> smallest and largest value.  run.c holds a model file to the same limits.
+LIMITS = {
+    "train_fraction": (0.01, 0.99), "dim": (1, 2**16), "layers": (1, 2**12), "heads": (1, 2**16),
+    "kv_heads": (1, 2**16), "head_dim": (2, 2**16), "ffn_dim": (0, 2**16), "vocab": (2, 2**20),
+    "rope_theta": (0, 1e12), "norm_eps": (1e-12, 1), "steps": (1, 10**9), "batch": (1, 2**20), "lr": (0, 1e6),
+    "warmup": (0, 10**9), "weight_decay": (0, 100), "beta1": (0, 0.999999), "beta2": (0, 0.999999), "clip": (1e-6, 1e12),
+    "seed": (0, 2**63), "shards": (1, 1024), "eval_every": (1, 10**9), "test_items": (1, 10**7),
+}
+
+
+def check_number(name, value):
+    low, high = LIMITS[name]
+    if not low <= value <= high:        # written so that a NaN fails too
+        raise MinitronError(f"{name.replace('_', '-')} {value} is out of range: use {low:g} to {high:g}")
+
+
+def or_default(value, default):
+    return default if value is None else value

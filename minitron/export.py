@@ -1,0 +1,151 @@
+"""model.bin: written for run.c, and read back as strictly as run.c does.  The format is described at the top of run.c."""
+import json
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from .config import LIMITS, ModelConfig
+from .errors import MinitronError
+from .files import write_atomically
+from .params import Params, flat_size, shapes
+
+MAGIC, VERSION, HEADER = b"minitron", 1, 256
+FIXED = struct.Struct("<8s13I3f4Q")             # bytes 0..103 of the header
+NONE = 2**32 - 1                                # no such token
+DIMENSIONS = ("layers", "dim", "heads", "kv_heads", "head_dim", "ffn_dim", "vocab")
+MAX_PIECE = 256
+TIED, QK_NORM, LINEAR = 1, 2, 4
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a model file knows beside its weights' shapes."""
+
+    pieces: list            # token id -> bytes
+    context: int            # tokens of the longest sequence
+    bos: int | None         # stands for an empty prompt
+    eos: int | None         # ends a generation
+    temperature: float      # recommended for sampling
+
+
+def padded(block):
+    return block + bytes(-len(block) % 64)
+
+
+def checksum(words):
+    """(a, b) of Fletcher's kind over the file's u64 words, words 30 and 31 left out, both modulo 2^64.
+
+    b, the sum of all running sums, counts word i as often as words follow it, itself included.
+    """
+    words = np.concatenate([words[:30], words[32:]])
+    times = np.arange(len(words), 0, -1, dtype=np.uint64)
+    return int(words.sum(dtype=np.uint64)), int((words * times).sum(dtype=np.uint64))
+
+
+def model_bytes(config, p, vocabulary, provenance):
+    """The content of a model file.      p: float32 Params; provenance: anything that JSON can hold"""
+    v = vocabulary
+    tokenizer = struct.pack("<2I", 1, len(v.pieces)) + b"".join(struct.pack("<I", len(x)) + x for x in v.pieces)
+    provenance = json.dumps(provenance, sort_keys=True).encode("ascii")
+    weights = p.flat.astype("<f4").tobytes()
+    blocks = padded(tokenizer) + padded(provenance) + weights
+    flags = TIED * config.tied + QK_NORM * config.qk_norm + LINEAR * (config.attention == "linear")
+    fixed = FIXED.pack(
+        MAGIC, VERSION, 0, *(getattr(config, name) for name in DIMENSIONS), v.context, flags,
+        NONE if v.bos is None else v.bos, NONE if v.eos is None else v.eos,
+        config.rope_theta, config.norm_eps, v.temperature,
+        len(tokenizer), len(provenance), len(weights), HEADER + len(blocks),
+    )
+    words = np.frombuffer(fixed.ljust(HEADER, b"\0") + blocks, "<u8").copy()
+    words[30], words[31] = checksum(words)
+    return words.tobytes()
+
+
+def write_model(path, config, p, vocabulary, provenance):
+    """Write model.bin, whole or not at all.  Raises MinitronError where the file cannot be written."""
+    write_atomically(path, model_bytes(config, p, vocabulary, provenance))
+
+
+def read_model(path):
+    """Read model.bin -> ModelConfig, Params, Vocabulary, provenance.  Raises MinitronError, as run.c would refuse."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise MinitronError(f"{path}: {error.strerror}") from None
+    try:
+        return parse_model(content)
+    except ValueError as error:         # also json's, and text that is not UTF-8
+        raise MinitronError(f"{path}: {error}") from None
+
+
+def parse_model(content):
+    """The content of a model file -> ModelConfig, Params, Vocabulary, provenance.  Raises ValueError."""
+    require(len(content) >= HEADER, "shorter than a header")
+    magic, version, dtype, *fields = FIXED.unpack(content[:FIXED.size])
+    require(magic == MAGIC, "not a minitron model file")
+    require(version == VERSION, f"version {version}, expected {VERSION}")
+    require(dtype == 0, f"dtype {dtype}, expected 0, float32")
+    numbers = dict(zip(DIMENSIONS, fields))
+    context, flags, bos, eos, theta, eps, temperature, tokenizer_size, provenance_size, tensor_size, file_size = fields[7:]
+    for name, value in numbers.items():
+        require(LIMITS[name][0] <= value <= LIMITS[name][1], f"{name} {value} is out of range")
+    vocab = numbers["vocab"]
+    require(1 <= context <= 2**20, f"context {context} is out of range")
+    require(flags < 8, f"flags {flags} are unknown")
+    require(bos == NONE or bos < vocab, f"bos {bos} is not in the vocabulary")
+    require(eos == NONE or eos < vocab, f"eos {eos} is not in the vocabulary")
+    require(0 <= theta <= np.float32(1e12), f"rope_theta {theta} is out of range")
+    require(0 < eps <= 1, f"norm_eps {eps} is out of range")
+    require(0 <= temperature <= 100, f"temperature {temperature} is out of range")
+    require(not any(content[FIXED.size:240]), "the header's reserved bytes are not zero")
+    require(numbers["heads"] % numbers["kv_heads"] == 0, "heads is not a multiple of kv_heads")
+    require(numbers["head_dim"] % 2 == 0, "head_dim is odd")
+    require(numbers["heads"] * numbers["head_dim"] <= 2**16, "the heads are too wide")
+
+    config = ModelConfig(
+        **numbers, rope_theta=shortest(theta), norm_eps=shortest(eps), tied=bool(flags & TIED), qk_norm=bool(flags & QK_NORM),
+        attention="linear" if flags & LINEAR else "softmax",
+    )
+    tensor_start = HEADER + tokenizer_size + -tokenizer_size % 64 + provenance_size + -provenance_size % 64
+    require(file_size == len(content), f"{len(content)} bytes, but its header says {file_size}")
+    require(tensor_start + tensor_size == file_size, "the blocks do not add up to the file")
+    require(tensor_size == 4 * flat_size(shapes(config)), "the tensor block does not fit the dimensions")
+    words = np.frombuffer(content, "<u8")
+    require(checksum(words) == (int(words[30]), int(words[31])), "the checksum is wrong")
+
+    pieces = parse_tokenizer(content[HEADER:HEADER + tokenizer_size], vocab)
+    start = HEADER + tokenizer_size + -tokenizer_size % 64
+    provenance = content[start:start + provenance_size]
+    require(all(32 <= byte < 127 for byte in provenance), "the provenance is not printable ASCII")
+    p = Params(config)
+    p.flat[:] = np.frombuffer(content[tensor_start:], "<f4")
+    vocabulary = Vocabulary(pieces, context, None if bos == NONE else bos, None if eos == NONE else eos, shortest(temperature))
+    return config, p, vocabulary, json.loads(provenance)
+
+
+def parse_tokenizer(block, vocab):
+    """The tokenizer block -> pieces.  Raises ValueError."""
+    require(len(block) >= 8 and struct.unpack("<2I", block[:8]) == (1, vocab), "the tokenizer block begins wrongly")
+    pieces, at = [], 8
+    for _ in range(vocab):
+        require(len(block) >= at + 4, "the tokenizer block ends early")
+        size = int.from_bytes(block[at:at + 4], "little")
+        require(size <= MAX_PIECE and len(block) >= at + 4 + size, "the tokenizer block ends early or a piece is too long")
+        pieces.append(block[at + 4:at + 4 + size])
+        at += 4 + size
+    require(at == len(block), "the tokenizer block goes on after its last piece")
+    written = [piece for piece in pieces if piece]
+    require(len(set(written)) == len(written), "two pieces are equal")
+    return pieces
+
+
+def require(condition, complaint):
+    if not condition:
+        raise ValueError(f"{complaint}: the file is damaged or not a model")
+
+
+def shortest(single):
+    """The shortest decimal that gives this float32: 1e-05 and not 9.999999747378752e-06."""
+    return float(str(np.float32(single)))

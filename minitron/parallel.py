@@ -1,0 +1,68 @@
+"""One training step on all cores, the same bits on any number of them.
+
+A batch is cut into shards.  Each is run forward and backward by one thread with one BLAS thread, into gradients of its own,
+and these are added up in the order of the shards.  What is computed depends on the number of shards, which is part of the
+configuration, and not on how many threads happen to work them off.
+"""
+import ctypes
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+
+from .engine import available_cpus
+from .model import loss_and_gradients
+from .params import Params
+
+
+@lru_cache(maxsize=1)
+def keep_memory():
+    """Ask glibc to keep freed memory in the process.
+
+    By default it hands large blocks back to the system at every free, and the next array of the same size is paid for
+    again page by page: 221 ms a step against 158 ms at dim 128, 4 layers, batch 64 x 64 tokens, 2 cores.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3      # malloc.h
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+        libc.mallopt(m_top_pad, 1 << 26)
+    except (OSError, AttributeError):       # another libc: only slower
+        return
+
+
+class Workers:
+    """Threads and gradients for training one configuration.  A context manager: leaving it stops the threads."""
+
+    def __init__(self, config, threads=None):
+        keep_memory()
+        self.config = config
+        self.gradients = [Params(config) for _ in range(config.shards)]
+        self.pool = ThreadPoolExecutor(min(config.shards, threads or available_cpus()))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.pool.shutdown()
+
+    def gradient(self, p, inputs, targets):
+        """Mean loss over the batch's scored tokens in nats, share of them predicted right, and the gradient (Params).
+
+        inputs, targets (B, T).  The gradient is overwritten by the next call.
+        """
+        scored = int(np.count_nonzero(targets >= 0))
+
+        def run(shard):
+            return loss_and_gradients(p, self.gradients[shard], self.config, pieces[shard][0], pieces[shard][1], 1 / scored)
+
+        pieces = list(zip(np.array_split(inputs, self.config.shards), np.array_split(targets, self.config.shards)))
+        losses, right = zip(*self.pool.map(run, range(self.config.shards)))
+        total = self.gradients[0]
+        for other in self.gradients[1:]:
+            total.flat += other.flat
+        return sum(losses), sum(right) / scored, total

@@ -1,0 +1,119 @@
+"""What is kept of a run: one JSON line in a ledger, and the table that is printed of it."""
+import dataclasses
+import json
+import platform
+import subprocess
+from ctypes import CDLL, c_char_p
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from .config import RECORD_VERSION
+from .engine import ROOT
+from .files import append_line
+
+EMERGED, PARTLY = 0.9, 0.5      # exact match at the dial's length from which on an ability counts as there, as half there
+
+
+def make_record(config, status, parameters, progress, metrics, scored_by):
+    """The record of a run.      status: ok, diverged; progress: the checkpoint's; metrics: {length: numbers} or {}"""
+    return {
+        "key": config.key(),
+        "version": RECORD_VERSION,
+        "status": status,
+        "config": dataclasses.asdict(config),
+        "metrics": {str(length): numbers for length, numbers in metrics.items()},
+        "curve": thin(progress["curve"], 20),
+        "steps": progress["step"],
+        "parameters": parameters,
+        "flops": progress["flops"],
+        "tokens": progress["tokens"],
+        "seconds": round(progress["seconds"], 3),
+        "scored_by": scored_by,
+        "seed": config.seed,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": blas(),
+        "threads": config.shards,
+    }
+
+
+def append_record(ledger, record):
+    append_line(ledger, json.dumps(record))
+
+
+def thin(curve, most):
+    """At most `most` points, evenly spread, the last always among them."""
+    if len(curve) <= most:
+        return curve
+    return [curve[round(i * (len(curve) - 1) / (most - 1))] for i in range(most)]
+
+
+@lru_cache(maxsize=1)
+def commit():
+    """The source's commit, with a + where files differ from it; None outside a repository."""
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"],
+                              capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+@lru_cache(maxsize=1)
+def blas():
+    """The matrix library and, for the OpenBLAS that comes with NumPy's wheels, the kernel it chose for this processor.
+
+    Bits depend on it: one product through two kernels differs in its last digits.
+    """
+    about = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    kernel = ""
+    for path in Path(np.__file__).parent.parent.glob("numpy.libs/*openblas*"):
+        name = getattr(CDLL(str(path)), "scipy_openblas_get_corename64_", None)
+        if name is not None:
+            name.restype = c_char_p
+            kernel = " " + name().decode()
+    return f"{about.get('name')} {about.get('version')}{kernel}"
+
+
+def headline(config):
+    """One line that says what is going to be trained."""
+    c = config
+    return (f"{c.task} ({c.variant}), length {c.length}: dim {c.dim}, layers {c.layers}, heads {c.heads} of width {c.head_dim}, "
+            f"ffn {c.ffn_dim}; batch {c.batch}, at most {c.steps} steps, lr {c.lr:g}, seed {c.seed}; run {c.key()}")
+
+
+def table(record):
+    """The printed end of a run: one row a length, what it cost, and whether the ability emerged."""
+    lines = ["length   exact match      chance   token accuracy   chance      nll    brier   test problems"]
+    for length, r in record["metrics"].items():
+        if r["n"] == 0:
+            lines.append(f"{length:>6}   none of this length's problems is in the test split")
+        else:
+            lines.append(f"{length:>6}   {r['exact']:>11.2%}   {r['chance_exact']:>9.2%}   {r['token']:>14.2%}   "
+                         f"{r['chance_token']:>6.1%}   {r['nll']:>6.4f}   {r['brier']:>6.4f}   {r['n']:>13,}")
+    lines.append(f"{record['parameters']:,} parameters, {record['steps']:,} steps, {record['tokens']:,} tokens, "
+                 f"{record['flops']:.3g} FLOPs, {record['seconds']:.1f} s; measured by {record['scored_by']}")
+    return "\n".join(lines + [verdict(record)])
+
+
+def verdict(record):
+    """One sentence: whether the ability emerged, by the exact match at the length of the dial."""
+    c = record["config"]
+    at = f"at dim {c['dim']}, length {c['length']}"
+    if record["status"] != "ok":
+        return f"No verdict: {c['task']} {at} ended as {record['status']}."
+    r = record["metrics"][str(c["length"])]
+    if c["task"] == "text":
+        bits = r["nll"] / np.log(2)
+        return f"Text has no right answer to emerge: {at}, {bits:.2f} bits per token on text held out."
+    if r["n"] == 0:
+        return f"No verdict: {c['task']} {at} has no test problems; use a smaller --train-fraction."
+    if r["exact"] >= EMERGED:
+        return f"Emerged: {c['task']} {at} is solved on {r['exact']:.1%} of the problems that training never saw."
+    if r["exact"] >= PARTLY:
+        return f"Partly: {c['task']} {at} is solved on {r['exact']:.1%} of the problems that training never saw."
+    return (f"Not emerged: {c['task']} {at} is solved on {r['exact']:.1%} of the problems that training never saw "
+            f"(chance {r['chance_exact']:.1%}).  Not yet?  Turn a dial: --dim, --steps, --lr, --layers.")

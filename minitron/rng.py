@@ -1,0 +1,36 @@
+"""Random numbers that are the same bits on every machine and every NumPy version.
+
+NumPy promises its bit generators across versions, but not what Generator makes of their words.  So the words come from
+PCG64 (O'Neill 2014) and the rest is here, in integer arithmetic and exact scalings alone.
+
+A stream is named by numbers, not handed around: the batch of step 17 is drawn from Random(seed, TRAIN, 17).  Nothing about a
+stream has to be saved to resume a run, and no two uses can share one by accident.
+"""
+import math
+
+import numpy as np
+
+INIT, TRAIN, VALID, TEST, CHANCE, GALLERY = range(6)      # what a stream is for
+
+
+class Random:
+    """A stream of random numbers named by non-negative integers, e.g. Random(seed, TRAIN, step)."""
+
+    def __init__(self, *name):
+        self._bits = np.random.PCG64(np.random.SeedSequence(name))
+
+    def words(self, shape):
+        """Uniform 64-bit words, uint64."""
+        return self._bits.random_raw(math.prod(np.atleast_1d(shape))).reshape(shape)
+
+    def uniform(self, shape):
+        """Uniform in [0, 1): the top 53 bits of a word, as many as a float64 holds."""
+        return (self.words(shape) >> np.uint64(11)) * 2.0**-53
+
+    def integers(self, low, high, shape):
+        """Uniform in low..high-1, int64.  The remainder's bias is below (high - low) / 2^64."""
+        return low + (self.words(shape) % np.uint64(high - low)).astype(np.int64)
+
+    def permutations(self, rows, size):
+        """rows random orders of 0..size-1, (rows, size): the order in which random words sort."""
+        return np.argsort(self.words((rows, size)), axis=1, kind="stable")
