@@ -191,19 +191,12 @@ static uint64_t read_u64(const uint8_t *p) { uint64_t v; memcpy(&v, p, 8); retur
 static float read_f32(const uint8_t *p) { float v; memcpy(&v, p, 4); return v; }
 static uint64_t align64(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-typedef struct {            // the header's numbers, all in 64 bits
-    uint64_t layers, dim, heads, kv_heads, head_dim, ffn_dim, vocab, context;
-    uint64_t tokenizer_size, provenance_size, tensor_size, file_size;
-} header;
+typedef struct {            // bytes of each block, as the header gives them
+    uint64_t tokenizer, provenance, tensors, file;
+} sizes;
 
-static int32_t check_range(mt_engine *e, const char *name, uint64_t value, uint64_t low, uint64_t high)
-{
-    if (value >= low && value <= high) return MT_OK;
-    return fail(e, MT_FILE, "the header's %s is %llu, but has to be %llu to %llu: the file is damaged", name,
-                (unsigned long long)value, (unsigned long long)low, (unsigned long long)high);
-}
-
-// Where the tensors lie in the block, in the file's order: fills w with pointers from `base` on and counts parameters.
+// A layout question that is asked twice, for the true size and for the pointers: where the tensors lie in their block, in the
+// file's order.  Fills w with pointers from `base` on (NULL: none yet), counts parameters, returns the block's bytes.
 // With the limits of read_header every size is below 2^46 floats, so that no sum or product here can wrap.
 static uint64_t place_tensors(const mt_config *c, float *base, tensors *w, uint64_t *parameters)
 {
@@ -233,8 +226,15 @@ static uint64_t place_tensors(const mt_config *c, float *base, tensors *w, uint6
     return 4 * floats;
 }
 
-// Bytes 0..255 and the file's true size -> config and block sizes.
-static int32_t read_header(mt_engine *e, const uint8_t *p, uint64_t size, header *h)
+static int32_t check_range(mt_engine *e, const char *name, uint32_t value, uint32_t low, uint32_t high)
+{
+    if (value >= low && value <= high) return MT_OK;
+    return fail(e, MT_FILE, "the header's %s is %u, but has to be %u to %u: the file is damaged", name, (unsigned)value,
+                (unsigned)low, (unsigned)high);
+}
+
+// The header (256 bytes, or all there are) and the file's true size -> e->config and the sizes of the blocks.
+static int32_t read_header(mt_engine *e, const uint8_t *p, uint64_t size, sizes *block)
 {
     if (size < HEADER) return fail(e, MT_FILE, "the file is %llu bytes, shorter than a header", (unsigned long long)size);
     if (memcmp(p, "minitron", 8)) return fail(e, MT_FILE, "this is not a minitron model file");
@@ -243,52 +243,48 @@ static int32_t read_header(mt_engine *e, const uint8_t *p, uint64_t size, header
                     (unsigned)read_u32(p + 8));
     if (read_u32(p + 12) != 0) return fail(e, MT_FILE, "dtype %u is unknown: 0 is float32", (unsigned)read_u32(p + 12));
 
-    struct { const char *name; uint64_t *value, low, high; } fields[] = {
-        {"layers", &h->layers, 1, 1 << 12}, {"dim", &h->dim, 1, 1 << 16},
-        {"heads", &h->heads, 1, 1 << 16},   {"kv_heads", &h->kv_heads, 1, 1 << 16},
-        {"head_dim", &h->head_dim, 2, 1 << 16}, {"ffn_dim", &h->ffn_dim, 0, 1 << 16},
-        {"vocab", &h->vocab, 2, 1 << 20},   {"context", &h->context, 1, 1 << 20},
+    mt_config *c = &e->config;
+    struct { const char *name; int32_t *value; uint32_t low, high; } fields[] = {
+        {"layers", &c->layers, 1, 1 << 12}, {"dim", &c->dim, 1, 1 << 16},
+        {"heads", &c->heads, 1, 1 << 16},   {"kv_heads", &c->kv_heads, 1, 1 << 16},
+        {"head_dim", &c->head_dim, 2, 1 << 16}, {"ffn_dim", &c->ffn_dim, 0, 1 << 16},
+        {"vocab", &c->vocab, 2, 1 << 20},   {"context", &c->context, 1, 1 << 20},
     };
     for (int i = 0; i < 8; i++) {
-        *fields[i].value = read_u32(p + 16 + 4 * i);
-        if (check_range(e, fields[i].name, *fields[i].value, fields[i].low, fields[i].high)) return MT_FILE;
+        uint32_t value = read_u32(p + 16 + 4 * i);
+        if (check_range(e, fields[i].name, value, fields[i].low, fields[i].high)) return MT_FILE;
+        *fields[i].value = (int32_t)value;
     }
-    uint32_t flags = read_u32(p + 48), bos = read_u32(p + 52), eos = read_u32(p + 56);
-    if (h->heads % h->kv_heads || h->head_dim % 2 || h->heads * h->head_dim > 1 << 16)
-        return fail(e, MT_FILE, "%llu heads of width %llu on %llu key/value heads do not fit together: the file is damaged",
-                    (unsigned long long)h->heads, (unsigned long long)h->head_dim, (unsigned long long)h->kv_heads);
-    if (check_range(e, "flags", flags, 0, 7)) return MT_FILE;
-    if (bos != UINT32_MAX && check_range(e, "bos", bos, 0, h->vocab - 1)) return MT_FILE;
-    if (eos != UINT32_MAX && check_range(e, "eos", eos, 0, h->vocab - 1)) return MT_FILE;
+    if (c->heads % c->kv_heads || c->head_dim % 2 || (int64_t)c->heads * c->head_dim > 1 << 16)
+        return fail(e, MT_FILE, "%d heads of width %d on %d key/value heads do not fit together: the file is damaged", c->heads,
+                    c->head_dim, c->kv_heads);
 
-    mt_config *c = &e->config;
-    *c = (mt_config){
-        .layers = (int32_t)h->layers, .dim = (int32_t)h->dim, .heads = (int32_t)h->heads,
-        .kv_heads = (int32_t)h->kv_heads, .head_dim = (int32_t)h->head_dim, .ffn_dim = (int32_t)h->ffn_dim,
-        .vocab = (int32_t)h->vocab, .context = (int32_t)h->context,
-        .tied = flags & 1, .qk_norm = flags >> 1 & 1, .linear = flags >> 2 & 1,
-        .bos = bos == UINT32_MAX ? -1 : (int32_t)bos, .eos = eos == UINT32_MAX ? -1 : (int32_t)eos,
-        .rope_theta = read_f32(p + 60), .norm_eps = read_f32(p + 64), .temperature = read_f32(p + 68),
-    };
-    // written so that a NaN fails
+    uint32_t flags = read_u32(p + 48), bos = read_u32(p + 52), eos = read_u32(p + 56);
+    if (check_range(e, "flags", flags, 0, 7)) return MT_FILE;
+    if (bos != UINT32_MAX && check_range(e, "bos", bos, 0, (uint32_t)c->vocab - 1)) return MT_FILE;
+    if (eos != UINT32_MAX && check_range(e, "eos", eos, 0, (uint32_t)c->vocab - 1)) return MT_FILE;
+    c->tied = flags & 1;
+    c->qk_norm = flags >> 1 & 1;
+    c->linear = flags >> 2 & 1;
+    c->bos = bos == UINT32_MAX ? -1 : (int32_t)bos;
+    c->eos = eos == UINT32_MAX ? -1 : (int32_t)eos;
+    c->rope_theta = read_f32(p + 60);
+    c->norm_eps = read_f32(p + 64);
+    c->temperature = read_f32(p + 68);
     if (!(c->rope_theta >= 0 && c->rope_theta <= 1e12f && c->norm_eps > 0 && c->norm_eps <= 1 && c->temperature >= 0 &&
-          c->temperature <= 100))
+          c->temperature <= 100))           // written so that a NaN fails
         return fail(e, MT_FILE, "rope_theta %g, norm_eps %g or temperature %g is out of range: the file is damaged",
                     (double)c->rope_theta, (double)c->norm_eps, (double)c->temperature);
     for (int i = 104; i < 240; i++)
         if (p[i]) return fail(e, MT_FILE, "byte %d of the header is %u, but has to be 0", i, p[i]);
 
-    h->tokenizer_size = read_u64(p + 72);
-    h->provenance_size = read_u64(p + 80);
-    h->tensor_size = read_u64(p + 88);
-    h->file_size = read_u64(p + 96);
-    if (h->file_size != size)
+    *block = (sizes){read_u64(p + 72), read_u64(p + 80), read_u64(p + 88), read_u64(p + 96)};
+    if (block->file != size)
         return fail(e, MT_FILE, "the file is %llu bytes, its header says %llu: it was cut short or added to",
-                    (unsigned long long)size, (unsigned long long)h->file_size);
+                    (unsigned long long)size, (unsigned long long)block->file);
     tensors none;
-    uint64_t tensor_size = place_tensors(c, NULL, &none, &e->parameters);
-    if (h->tokenizer_size > size || h->provenance_size > size || h->tensor_size != tensor_size ||
-        HEADER + align64(h->tokenizer_size) + align64(h->provenance_size) + tensor_size != size)
+    if (block->tokenizer > size || block->provenance > size || block->tensors != place_tensors(c, NULL, &none, &e->parameters) ||
+        HEADER + align64(block->tokenizer) + align64(block->provenance) + block->tensors != size)
         return fail(e, MT_FILE, "the blocks of the file do not add up to its %llu bytes", (unsigned long long)size);
     return MT_OK;
 }
@@ -348,53 +344,54 @@ static void pack(float *to, const float *from, uint64_t outs, uint64_t ins)
     }
 }
 
-static void pack_layers(float *to, const float *base, const float *from_weights, uint64_t layers, uint64_t outs, uint64_t ins)
+// Pack the matrices of all layers; the others stay as they were copied.
+static void pack_tensor(mt_engine *e, const float *block, float *tensor, int32_t layers, size_t outs, size_t ins)
 {
-    const float *from = base + (to - from_weights);     // the same place in the file's block
-    for (uint64_t l = 0; l < layers; l++) pack(to + l * outs * ins, from + l * outs * ins, outs, ins);
+    const float *from = block + (tensor - e->weights);      // the same place in the file
+    for (size_t l = 0; l < (size_t)layers; l++) pack(tensor + l * outs * ins, from + l * outs * ins, outs, ins);
 }
 
 static int32_t load(mt_engine *e, const uint8_t *bytes, uint64_t size)
 {
-    header h;
-    int32_t status = read_header(e, bytes, size, &h);
+    sizes s;
+    int32_t status = read_header(e, bytes, size, &s);
     if (!status) status = check_checksum(e, bytes, size);
     if (status) return status;
 
-    uint64_t V = h.vocab, D = h.dim, HK = h.heads * h.head_dim, GK = h.kv_heads * h.head_dim, F = h.ffn_dim;
-    e->text = malloc(h.tokenizer_size + h.provenance_size + 1);
+    const mt_config *c = &e->config;
+    const size_t V = (size_t)c->vocab, D = (size_t)c->dim, F = (size_t)c->ffn_dim, K = (size_t)c->head_dim;
+    const size_t HK = (size_t)c->heads * K, GK = (size_t)c->kv_heads * K;
+    e->text = malloc(s.tokenizer + s.provenance + 1);
     e->pieces = malloc(V * sizeof(piece));
     e->sorted = malloc(V * sizeof(piece));
     e->weight = malloc(V * sizeof(double));
     e->order = malloc(V * sizeof(int32_t));
-    e->frequency = malloc(h.head_dim / 2 * sizeof(double));
-    e->weights = aligned_alloc(64, h.tensor_size);
+    e->frequency = malloc(K / 2 * sizeof(double));
+    e->weights = aligned_alloc(64, s.tensors);
     if (!e->text || !e->pieces || !e->sorted || !e->weight || !e->order || !e->frequency || !e->weights)
         return fail(e, MT_MEMORY, "no memory for a model of %llu bytes", (unsigned long long)size);
 
-    memcpy(e->text, bytes + HEADER, h.tokenizer_size);
-    status = read_tokenizer(e, h.tokenizer_size);
-    if (status) return status;
-    char *provenance = e->text + h.tokenizer_size;
-    memcpy(provenance, bytes + HEADER + align64(h.tokenizer_size), h.provenance_size);
-    provenance[h.provenance_size] = 0;
+    char *provenance = e->text + s.tokenizer;
+    memcpy(e->text, bytes + HEADER, s.tokenizer);
+    memcpy(provenance, bytes + HEADER + align64(s.tokenizer), s.provenance);
+    provenance[s.provenance] = 0;
     e->provenance = provenance;
-    for (uint64_t i = 0; i < h.provenance_size; i++)
+    for (uint64_t i = 0; i < s.provenance; i++)
         if (provenance[i] < ' ' || provenance[i] > '~')
             return fail(e, MT_FILE, "byte %llu of the provenance block is not printable ASCII", (unsigned long long)i);
+    if (read_tokenizer(e, s.tokenizer)) return MT_FILE;
 
-    const float *block = (const float *)(const void *)(bytes + size - h.tensor_size);
-    memcpy(e->weights, block, h.tensor_size);
-    place_tensors(&e->config, e->weights, &e->w, &e->parameters);
-    pack_layers(e->w.embed, block, e->weights, 1, V, D);
-    pack_layers(e->w.wqkv, block, e->weights, h.layers, HK + 2 * GK, D);
-    pack_layers(e->w.wo, block, e->weights, h.layers, D, HK);
-    pack_layers(e->w.w13, block, e->weights, h.layers, 2 * F, D);
-    pack_layers(e->w.w2, block, e->weights, h.layers, D, F);
-    if (!e->config.tied) pack_layers(e->w.head, block, e->weights, 1, V, D);
-    for (uint64_t j = 0; j < h.head_dim / 2; j++)
-        e->frequency[j] = e->config.rope_theta > 0
-                              ? pow((double)e->config.rope_theta, -2.0 * (double)j / (double)h.head_dim) : 0;
+    const float *block = (const float *)(const void *)(bytes + size - s.tensors);
+    memcpy(e->weights, block, s.tensors);
+    place_tensors(c, e->weights, &e->w, &e->parameters);
+    pack_tensor(e, block, e->w.embed, 1, V, D);
+    pack_tensor(e, block, e->w.wqkv, c->layers, HK + 2 * GK, D);
+    pack_tensor(e, block, e->w.wo, c->layers, D, HK);
+    pack_tensor(e, block, e->w.w13, c->layers, 2 * F, D);
+    pack_tensor(e, block, e->w.w2, c->layers, D, F);
+    if (!c->tied) pack_tensor(e, block, e->w.head, 1, V, D);
+    for (size_t j = 0; j < K / 2; j++)
+        e->frequency[j] = pow((double)c->rope_theta, -2.0 * (double)j / (double)K);     // not used where theta is 0
     return MT_OK;
 }
 
@@ -434,8 +431,8 @@ int32_t mt_open(const char *path, mt_engine **engine)
         return status;
     }
     uint64_t size = (uint64_t)end;
-    header h;
-    int32_t status = read_header(e, first, got < HEADER ? got : size, &h);      // before memory is asked for
+    sizes unused;
+    int32_t status = read_header(e, first, got < HEADER ? got : size, &unused);     // before memory is asked for
     uint8_t *bytes = status ? NULL : aligned_alloc(64, size);
     if (!status && !bytes) status = fail(e, MT_MEMORY, "no memory for %llu bytes", (unsigned long long)size);
     if (!status && (fseeko(file, 0, SEEK_SET) || fread(bytes, 1, size, file) != size))
@@ -488,9 +485,8 @@ int32_t mt_reset(mt_engine *e, int32_t sequences, int32_t context)
     if (sequences < 1 || context < 1)
         return fail(e, MT_USAGE, "room for %d sequences of %d tokens makes no sense", sequences, context);
     if (sequences != e->sequences || context != e->context) {
-        uint64_t D = (uint64_t)c->dim, F = (uint64_t)c->ffn_dim, S = (uint64_t)context;
-        uint64_t HK = (uint64_t)c->heads * (uint64_t)c->head_dim, GK = (uint64_t)c->kv_heads * (uint64_t)c->head_dim;
-        uint64_t rows = (uint64_t)c->layers * (uint64_t)sequences;
+        uint64_t D = (uint64_t)c->dim, F = (uint64_t)c->ffn_dim, K = (uint64_t)c->head_dim, S = (uint64_t)context;
+        uint64_t HK = (uint64_t)c->heads * K, GK = (uint64_t)c->kv_heads * K, rows = (uint64_t)c->layers * (uint64_t)sequences;
         free_caches(e);
         e->length = malloc((size_t)sequences * sizeof(int32_t));
         e->keys = new_floats(rows, GK, S);

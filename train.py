@@ -33,7 +33,9 @@ from minitron.params import Params, decay_mask, init
 from minitron.progress import Progress
 from minitron.rng import TRAIN, Random
 
-SOLVED = 0.999          # held-out exact match at which a task counts as solved, once two evaluations in a row find it
+LOOK = 256              # held-out problems at each evaluation on the way
+SOLVED = 0.999          # exact match on them at which the task counts as solved, once two evaluations in a row find it,
+ENOUGH = 50             # if they are at least so many: a handful can be right by luck
 
 
 class Diverged(MinitronError):
@@ -48,19 +50,20 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False):
     """
     config = config.resolve()
     task = tasks.load(config)
-    saved = Path(f"{out}.ckpt")
+    key, saved = config.key(task), Path(f"{out}.ckpt")
+    check_writable(out, ledger)
     p, m, v = init(config), Params(config), Params(config)
     decay = config.weight_decay * decay_mask(config)
     progress = {"step": 0, "solved": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "curve": []}
     if resume:
-        progress = checkpoint.load(saved, config, p, m, v)
+        progress = checkpoint.load(saved, config, key, p, m, v)
     else:
         checkpoint.refuse_to_overwrite(saved)
     began = time.monotonic() - progress["seconds"]
 
     def save():
         progress["seconds"] = time.monotonic() - began
-        checkpoint.save(saved, config, p, m, v, progress)
+        checkpoint.save(saved, config, key, p, m, v, progress)
 
     save()              # a directory that cannot be written, or a full disk, shows now and not in an hour
     with Workers(config) as workers, StopOnSignal() as stop, Progress(progress["step"], config.steps, quiet) as shown:
@@ -71,9 +74,9 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False):
             norm = clip(g.flat, config.clip)
             if not np.isfinite(loss + norm):
                 save()
-                write_record(ledger, config, "diverged", p, progress, {}, None)
+                write_record(ledger, config, task, "diverged", p, progress, {}, None)
                 culprit = p.first_nonfinite() or g.first_nonfinite() or "logits"
-                raise Diverged(f"step {step}: loss {loss:g}, gradient {norm:g}, the first tensor that is not finite is {culprit}; "
+                raise Diverged(f"step {step}: loss {loss:g}, gradient {norm:g}, first tensor that is not finite: {culprit}; "
                                f"{saved} holds the step before: delete it and use an --lr below {config.lr:g}")
             lr = learning_rate(step, config.steps, config.lr, config.warmup)
             adamw(p.flat, g.flat, m.flat, v.flat, decay, step, lr, config.beta1, config.beta2)
@@ -83,9 +86,9 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False):
             progress["flops"] += train_flops(config, inputs, targets)
             shown.step(loss, token)
             if step % config.eval_every == 0 or step == config.steps:
-                point = look(p, config, step, loss)
+                point = look(p, task, config, step, loss)
                 progress["curve"].append(point)
-                progress["solved"] = progress["solved"] + 1 if task.ends and (point["exact"] or 0) >= SOLVED else 0
+                progress["solved"] = progress["solved"] + 1 if solved(task, point) else 0
                 shown.evaluated(point)
                 save()
             if stop.requested:
@@ -93,45 +96,61 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False):
                 raise Interrupted(f"stopped and saved after step {step} of {config.steps}")
 
     export_model(out, config, task, p)
-    metrics, scored_by = measure(out, config, p)
+    metrics, scored_by = measure(out, task, config, p)
     progress["seconds"] = time.monotonic() - began
-    result = write_record(ledger, config, "ok", p, progress, metrics, scored_by)
+    result = write_record(ledger, config, task, "ok", p, progress, metrics, scored_by)
     saved.unlink()      # only now: until the record is written, a kill loses nothing
     return result
 
 
+def check_writable(out, ledger):
+    """Raises MinitronError for what would otherwise show only when the training is done."""
+    if Path(out).is_dir():
+        raise MinitronError(f"{out} is a directory: give --out the name of a file")
+    if ledger is not None:
+        record.touch_ledger(ledger)
+
+
 def training_batch(task, config, step):
-    """The batch of a step, all of one length.  It depends on the seed and the step alone."""
+    """The batch of a step, all of one length.  It depends on the seed and the step alone.
+
+    The larger of two draws: longer problems are harder, and of short ones there are fewer.
+    """
     rng = Random(config.seed, TRAIN, step)
-    length = task.lengths[rng.integers(0, len(task.lengths), 1)[0]]
+    length = task.lengths[rng.integers(0, len(task.lengths), 2).max()]
     return tasks.batch(task, rng, length, config.batch)
 
 
-def look(p, config, step, loss):
+def look(p, task, config, step, loss):
     """A point of the learning curve: the batch's loss, and how the held-out problems go that are not the test."""
-    numbers = evaluate.evaluate(evaluate.numpy_scorer(p, config), config, config.length, "valid", most=512)
-    return {"step": step, "loss": loss, "nll": numbers["nll"], "token": numbers["token"], "exact": numbers["exact"]}
+    numbers = evaluate.evaluate(evaluate.numpy_scorer(p, config), task, config, config.length, "valid", most=LOOK)
+    return {"step": step, "loss": loss} | {name: numbers[name] for name in ("n", "nll", "token", "exact")}
+
+
+def solved(task, point):
+    return task.ends and point["n"] >= ENOUGH and point["exact"] >= SOLVED
 
 
 def export_model(out, config, task, p):
     eos = len(task.pieces) - 1 if task.ends else None
     vocabulary = export.Vocabulary(task.pieces, task.context, task.bos, eos, task.temperature)
-    provenance = {"key": config.key(), "task": task.version, "example": tasks.example(task), "config": dataclasses.asdict(config)}
+    provenance = {"key": config.key(task), "task": task.version, "example": tasks.example(task),
+                  "config": dataclasses.asdict(config)}
     export.write_model(out, config, p, vocabulary, provenance)
 
 
-def measure(out, config, p):
+def measure(out, task, config, p):
     """-> {length: numbers} on the test problems, and what ran the model: run.c, or NumPy where the engine is not built"""
     try:
         with Engine(out) as engine:
-            return evaluate.evaluate_all(evaluate.engine_scorer(engine), config), "run.c"
+            return evaluate.evaluate_all(evaluate.engine_scorer(engine), task, config), "run.c"
     except EngineMissing as missing:
         print(f"minitron: {missing}; measured with NumPy instead", file=sys.stderr)
-        return evaluate.evaluate_all(evaluate.numpy_scorer(p, config), config), "NumPy"
+        return evaluate.evaluate_all(evaluate.numpy_scorer(p, config), task, config), "NumPy"
 
 
-def write_record(ledger, config, status, p, progress, metrics, scored_by):
-    result = record.make_record(config, status, p.count(), progress, metrics, scored_by)
+def write_record(ledger, config, task, status, p, progress, metrics, scored_by):
+    result = record.make_record(config, task, status, p.count(), progress, metrics, scored_by)
     if ledger is not None:
         record.append_record(ledger, result)
     return result
@@ -147,13 +166,15 @@ def main(argv):
     out, ledger, resume = flags.pop("out"), flags.pop("ledger"), flags.pop("resume")
     start = checkpoint.saved_config(f"{out}.ckpt") if resume else Config()
     config = dataclasses.replace(start, **flags).resolve()
-    print(record.headline(config))
+    task = tasks.load(config)
+    print(record.headline(config, task))
     try:
         result = train(config, out, ledger or Path(out).with_name("runs.jsonl"), resume)
     except Interrupted as stopped:
-        print(f"{stopped}; go on with: python train.py --resume" + (f" --out {out}" if out != "model.bin" else ""), file=sys.stderr)
+        where = "" if out == "model.bin" else f" --out {out}"
+        print(f"{stopped}; go on with: python train.py --resume{where}", file=sys.stderr)
         return 130
-    example = tasks.example(tasks.load(config))
+    example = tasks.example(task)
     print(record.table(result))
     print(f"Try: ./run {out}" + (f' -i "{example}"' if example else ""))
     return 0

@@ -3,8 +3,8 @@
     from minitron import Engine         the C engine
     from train import train             training
 
-Importing this package comes before importing NumPy wherever it can: it asks the matrix library for one thread, since minitron's own
-threads each take a piece of the batch (parallel.py), and since with several threads its bits differ from run to run.
+Import it before NumPy where you can: it asks the matrix library for one thread, since minitron's own threads each take a piece of
+the batch (parallel.py), and since the bits of a matrix product depend on the number of threads.
 """
 import os
 

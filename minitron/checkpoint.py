@@ -15,9 +15,9 @@ from .errors import MinitronError
 from .files import write_atomically
 
 
-def save(path, config, p, m, v, progress):
-    """p, m, v: Params; progress: a dict of numbers and lists.  Raises MinitronError where the file cannot be written."""
-    about = json.dumps({"config": dataclasses.asdict(config), "key": config.key(), "progress": progress})
+def save(path, config, key, p, m, v, progress):
+    """key: the run's name; p, m, v: Params; progress: a dict of numbers and lists.  Raises MinitronError."""
+    about = json.dumps({"config": dataclasses.asdict(config), "key": key, "progress": progress})
     buffer = io.BytesIO()
     np.savez(buffer, about=np.frombuffer(about.encode(), np.uint8), p=p.flat, m=m.flat, v=v.flat)
     write_atomically(path, buffer.getbuffer())
@@ -39,15 +39,15 @@ def saved_config(path):
     return Config(**read(path)["about"]["config"])
 
 
-def load(path, config, p, m, v):
-    """Fill p, m and v from a checkpoint of this configuration -> progress.  Raises MinitronError where it is of another."""
+def load(path, config, key, p, m, v):
+    """Fill p, m and v from a checkpoint of the run of this name -> progress.  Raises MinitronError where it is of another."""
     content = read(path)
     before, now = content["about"]["config"], dataclasses.asdict(config)
     for name in now:
         if before[name] != now[name]:
             raise MinitronError(f"{path} was trained with {name} {before[name]}, not {now[name]}: leave the flag out to go on, "
                                 "or delete the checkpoint to start anew")
-    if content["about"]["key"] != config.key():
+    if content["about"]["key"] != key:
         raise MinitronError(f"{path} was trained on other data or an older version of task {config.task}: "
                             "delete the checkpoint to start anew")
     for params, name in ((p, "p"), (m, "m"), (v, "v")):

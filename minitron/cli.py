@@ -38,6 +38,9 @@ def run(main):
         sys.exit(main(sys.argv[1:]))
     except MinitronError as error:
         sys.exit(complain(error))
+    except KeyboardInterrupt:
+        print("minitron: stopped", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:             # the reader has had enough: `... | head`
         sys.stderr.close()
         sys.exit(1)

@@ -33,7 +33,7 @@ class ModelConfig:
     ffn_dim: int | None = flag(None, "width of the feed-forward, 0 for attention only (default 8/3 dim)")
     rope_theta: float = flag(10000.0, "base of the rotary positions, 0 for no positions")
     norm_eps: float = flag(1e-5, "added to the mean square in every norm")
-    qk_norm: bool = flag(False, "normalise queries and keys")
+    qk_norm: bool = flag(True, "normalise queries and keys")
     tied: bool = flag(True, "one tensor for the embedding and the head")
     attention: str = flag("softmax", "softmax, or linear, which is attention without it")
     vocab: int | None = flag(None, None)        # the task's
@@ -74,9 +74,9 @@ class Config(ModelConfig):
     length: int | None = flag(None, "the task's length, the other dial, e.g. the number of digits")
     data: str | None = flag(None, "a file of your own, for --task text")
     train_fraction: float = flag(0.9, "share of all problems that training may see")
-    steps: int = flag(3000, "optimizer steps at the most; training stops early when it has solved the task")
+    steps: int = flag(2500, "optimizer steps at the most; training stops early when it has solved the task")
     batch: int | None = flag(None, "sequences a step (default: the task's)")
-    lr: float | None = flag(None, "peak learning rate (default 0.03 / sqrt(dim))")
+    lr: float | None = flag(None, "peak learning rate (default 0.024 / sqrt(dim))")
     warmup: int | None = flag(None, "steps until the peak (default steps / 20)")
     weight_decay: float = flag(0.01, "AdamW's decoupled decay of the matrices")
     beta1: float = flag(0.9, "AdamW's memory of gradients")
@@ -99,7 +99,7 @@ class Config(ModelConfig):
             length=task.length,
             vocab=len(task.pieces),
             batch=or_default(self.batch, task.batch),
-            lr=or_default(self.lr, round(0.03 * max(self.dim, 1) ** -0.5, 6)),
+            lr=or_default(self.lr, round(0.024 * max(self.dim, 1) ** -0.5, 6)),
             warmup=or_default(self.warmup, self.steps // 20),
         )
         c = ModelConfig.resolve(c)
@@ -107,9 +107,9 @@ class Config(ModelConfig):
             raise MinitronError(f"shards {c.shards} exceeds batch {c.batch}: a shard needs at least one sequence")
         return c
 
-    def key(self):
-        """12 hex digits that name this run: a hash of the configuration, the task's version and the record's."""
-        content = {"config": dataclasses.asdict(self), "task": tasks.load(self).version, "record": RECORD_VERSION}
+    def key(self, task):
+        """12 hex digits that name this run: a hash of the configuration, the version of its task, and the record's."""
+        content = {"config": dataclasses.asdict(self), "task": task.version, "record": RECORD_VERSION}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -4,8 +4,8 @@
     with Engine("model.bin") as engine:
         engine.generate("123+456=")
 
-`make` builds the library; its declarations are the part of run.c between API-BEGIN and API-END, read from there, so that no copy can
-drift.  Calls release Python's lock, so that engines in several threads run side by side; one engine is for one thread at a time.
+`make` builds the library; its declarations are read from run.c, between API-BEGIN and API-END, so that no copy can drift.
+Calls release Python's lock, so that engines in several threads run side by side; one engine is for one thread at a time.
 """
 import json
 import os
@@ -145,7 +145,7 @@ class Engine:
         return rows.reshape(batch, time, -1) if wanted is None else rows
 
     def generate(self, prompts, steps=None, temperature=None, top_k=0, top_p=1.0, min_p=0.0, seed=0):
-        """What follows a prompt, or each of a list of prompts, up to the end token or `steps` tokens; str for str, bytes for bytes.
+        """What follows a prompt, or each of a list, up to the end token or `steps` tokens: str for str, bytes for bytes.
 
         temperature None is what the file recommends, 0 the likeliest token each time.  Prompt i of a list is sampled
         with seed + i, so that its text does not depend on the company it is in.

@@ -34,7 +34,8 @@ def use():
     if python.exists() and Path(sys.prefix) != ROOT / ".venv":
         print(f"minitron: {sys.executable} lacks {', '.join(missing())}; going on with {python}", file=sys.stderr)
         os.execv(python, [str(python), *sys.orig_argv[1:]])
-    sys.exit(f"minitron: {sys.executable} lacks {', '.join(missing())}: run make, or: {sys.executable} -m pip install {' '.join(CORE)}")
+    sys.exit(f"minitron: {sys.executable} lacks {', '.join(missing())}: run make, or\n"
+             f"    {sys.executable} -m pip install {' '.join(CORE)}")
 
 
 def pip_may_install():

@@ -16,7 +16,7 @@ import tasks
 from .model import model_forward
 from .rng import TEST, VALID, Random
 
-PART = 2**22        # logits computed at a time, to bound memory
+PART = 2**13        # tokens scored at a time, to bound memory
 
 
 def numpy_scorer(p, config):
@@ -29,11 +29,11 @@ def engine_scorer(engine):
     return lambda inputs, wanted: engine.logits(inputs, wanted=wanted)
 
 
-def measure(score, inputs, targets, vocab):
+def measure(score, inputs, targets):
     """inputs, targets (B, T), -1 where nothing is scored -> {n, token, exact, nll, brier}; None for what no problem shows"""
     if len(inputs) == 0:
         return {"n": 0, "token": None, "exact": None, "nll": None, "brier": None}
-    rows = max(1, PART // (vocab * inputs.shape[1]))
+    rows = max(1, PART // inputs.shape[1])
     parts = [compare(score, inputs[i:i + rows], targets[i:i + rows]) for i in range(0, len(inputs), rows)]
     nll, brier, right = (np.concatenate(values) for values in zip(*parts))
     return {
@@ -57,19 +57,18 @@ def compare(score, inputs, targets):
     return -hit, (np.exp(logp) ** 2).sum(axis=1) - 2 * np.exp(hit) + 1, right
 
 
-def evaluate(score, config, length, split, most):
+def evaluate(score, task, config, length, split, most):
     """The numbers of one length on up to `most` different problems of a split."""
-    task = tasks.load(config)
     stream = TEST if split == "test" else VALID
     tokens, answer = tasks.problems(task, Random(config.seed, stream, length), length, most, split)
-    return measure(score, *tasks.shift(task, tokens, answer, score_end=False), config.vocab)
+    return measure(score, *tasks.shift(task, tokens, answer, score_end=False))
 
 
-def evaluate_all(score, config):
+def evaluate_all(score, task, config):
     """{length: numbers} over the lengths that training drew from, with the chance level beside them."""
-    task = tasks.load(config)
     table = {}
     for length in task.lengths:
         chance_token, chance_exact = tasks.chance(task, length)
-        table[length] = evaluate(score, config, length, "test", config.test_items) | {"chance_token": chance_token, "chance_exact": chance_exact}
+        table[length] = evaluate(score, task, config, length, "test", config.test_items)
+        table[length] |= {"chance_token": chance_token, "chance_exact": chance_exact}
     return table

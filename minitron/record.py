@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from .config import RECORD_VERSION
-from .engine import ROOT
+from .engine import ROOT, available_cpus
+from .errors import MinitronError
 from .files import append_line
 
-EMERGED, PARTLY = 0.9, 0.5      # exact match at the dial's length from which on an ability counts as there, as half there
+EMERGED, PARTLY = 0.9, 0.5      # share of the way from chance to perfect at which an ability counts as there, as half there
 
 
-def make_record(config, status, parameters, progress, metrics, scored_by):
+def make_record(config, task, status, parameters, progress, metrics, scored_by):
     """The record of a run.      status: ok, diverged; progress: the checkpoint's; metrics: {length: numbers} or {}"""
     return {
-        "key": config.key(),
+        "key": config.key(task),
         "version": RECORD_VERSION,
         "status": status,
         "config": dataclasses.asdict(config),
@@ -36,8 +37,16 @@ def make_record(config, status, parameters, progress, metrics, scored_by):
         "python": platform.python_version(),
         "numpy": np.__version__,
         "blas": blas(),
-        "threads": config.shards,
+        "threads": min(config.shards, available_cpus()),
     }
+
+
+def touch_ledger(ledger):
+    """Raises MinitronError where no line could be appended."""
+    try:
+        open(ledger, "ab").close()
+    except OSError as error:
+        raise MinitronError(f"ledger {ledger} cannot be written: {error.strerror}") from None
 
 
 def append_record(ledger, record):
@@ -78,11 +87,11 @@ def blas():
     return f"{about.get('name')} {about.get('version')}{kernel}"
 
 
-def headline(config):
+def headline(config, task):
     """One line that says what is going to be trained."""
     c = config
     return (f"{c.task} ({c.variant}), length {c.length}: dim {c.dim}, layers {c.layers}, heads {c.heads} of width {c.head_dim}, "
-            f"ffn {c.ffn_dim}; batch {c.batch}, at most {c.steps} steps, lr {c.lr:g}, seed {c.seed}; run {c.key()}")
+            f"ffn {c.ffn_dim}; batch {c.batch}, at most {c.steps} steps, lr {c.lr:g}, seed {c.seed}; run {c.key(task)}")
 
 
 def table(record):
@@ -100,7 +109,7 @@ def table(record):
 
 
 def verdict(record):
-    """One sentence: whether the ability emerged, by the exact match at the length of the dial."""
+    """One sentence: whether the ability emerged, by the exact match at the length of the dial, less what chance gives."""
     c = record["config"]
     at = f"at dim {c['dim']}, length {c['length']}"
     if record["status"] != "ok":
@@ -111,9 +120,10 @@ def verdict(record):
         return f"Text has no right answer to emerge: {at}, {bits:.2f} bits per token on text held out."
     if r["n"] == 0:
         return f"No verdict: {c['task']} {at} has no test problems; use a smaller --train-fraction."
-    if r["exact"] >= EMERGED:
-        return f"Emerged: {c['task']} {at} is solved on {r['exact']:.1%} of the problems that training never saw."
-    if r["exact"] >= PARTLY:
-        return f"Partly: {c['task']} {at} is solved on {r['exact']:.1%} of the problems that training never saw."
-    return (f"Not emerged: {c['task']} {at} is solved on {r['exact']:.1%} of the problems that training never saw "
-            f"(chance {r['chance_exact']:.1%}).  Not yet?  Turn a dial: --dim, --steps, --lr, --layers.")
+    exact, chance = r["exact"], r["chance_exact"]
+    found = f"{c['task']} {at}: {exact:.1%} of the problems that training never saw are solved (chance {chance:.1%})."
+    if exact - chance >= EMERGED * (1 - chance):
+        return f"Emerged.  {found}"
+    if exact - chance >= PARTLY * (1 - chance):
+        return f"Partly emerged.  {found}"
+    return f"Not emerged.  {found}  Not yet?  Turn a dial: --dim, --steps, --lr, --layers."

@@ -7,9 +7,9 @@ A task is a module in this folder; its file name is its name.  It has
     LENGTHS         the smallest and largest value of the length dial
     sample(rng, length, batch, variant) -> tokens (B, S), answer (B, S) bool: the tokens that are scored
 
-and, where the defaults below do not fit, LENGTH, VARIANTS, MIXED, BATCH, VERSION.  All rows of a batch have one length, so nothing
-is ever padded.  The random stream is an argument and the only source of chance.  tasks/text.py shows the one other form:
-a module with `prepare`, for a task that has to read something first.
+and, where the DEFAULTS below do not fit, any of those.  All rows of a batch have one length, so nothing is ever padded.
+The random stream is an argument and the only source of chance.  tasks/text.py shows the one other form: a module with
+`prepare`, for a task that has to read something first.
 """
 import importlib
 import pkgutil
@@ -19,13 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from minitron.errors import MinitronError
-from minitron.rng import CHANCE, GALLERY, TEST, Random
+from minitron.rng import CHANCE, GALLERY, Random
 
 DEFAULTS = {
     "LENGTH": 3,            # the length dial, where the user leaves it alone
     "VARIANTS": ("plain",),
     "MIXED": True,          # training draws lengths from LENGTHS[0] up to the dial; False: only the dial's
-    "BATCH": 256,           # sequences a step
+    "BATCH": 128,           # sequences a step
     "VERSION": 1,           # raised when sample() changes: a run's key holds it
     "TEMPERATURE": 0.0,     # what run.c samples with unless told: 0 where there is one answer
 }
@@ -91,7 +91,8 @@ def load(config):
         longest = high if m.MIXED else length
         bos, context = None, m.sample(Random(GALLERY), longest, 1, variant)[0].shape[1] + 1
     lengths = tuple(range(low, length + 1)) if m.MIXED else (length,)
-    return Task(config.task, variant, length, lengths, pieces, draw, not reads_data, bos, context, m.BATCH, version, m.TEMPERATURE)
+    return Task(name=config.task, variant=variant, length=length, lengths=lengths, pieces=pieces, draw=draw, ends=not reads_data,
+                bos=bos, context=context, batch=m.BATCH, version=version, temperature=m.TEMPERATURE)
 
 
 def join(vocab, *parts):
@@ -127,8 +128,8 @@ def row_hash(tokens):
 def split_by_hash(sample, variant, train_fraction):
     """Wrap a task's sample so that it draws from one split: no problem is ever in two.
 
-    Where a problem belongs follows from its tokens alone: the lowest `train_fraction` of hashes are for training, the next fifth of
-    the rest decides when training stops, and the others are the test, which nothing looks at before the end.
+    Where a problem belongs follows from its tokens alone: the lowest `train_fraction` of hashes are for training, the next
+    fifth of the rest decides when training stops, and the others are the test, which nothing looks at before the end.
     """
     ends = (0, train_fraction, train_fraction + 0.2 * (1 - train_fraction), 1)
 

@@ -11,7 +11,6 @@ Source: Shannon 1951, "Prediction and entropy of printed English".
 Expect: README.md shows one run.
 """
 import hashlib
-from functools import lru_cache
 
 import numpy as np
 
@@ -60,7 +59,6 @@ def read(data):
         raise MinitronError(f"data {data!r} cannot be read: {error.strerror}") from None
 
 
-@lru_cache(maxsize=4)       # a run asks for its task more than once
 def tokenize(content, data, variant):
     """bytes -> pieces (V), tokens (N,), fingerprint: one token a byte, or one a character of UTF-8."""
     fingerprint = hashlib.sha256(content).hexdigest()[:12]
