@@ -33,6 +33,7 @@ test: engine .venv-test/ready   ## all tests, in an environment of their own
 	.venv-test/bin/python -m pytest -q
 
 lint: .venv-test/ready          ## ruff, and the compilers' warnings as errors
+	@mkdir -p build
 	.venv-test/bin/python -m ruff check .
 	@for cc in gcc clang; do if command -v $$cc >/dev/null; then \
 	  for part in "" -DMINITRON_LIB; do echo $$cc $$part; $$cc $(CFLAGS) -Werror $$part -c run.c -o build/lint.o || exit 1; done; fi; done

@@ -1004,13 +1004,19 @@ static int generate(mt_engine *e, const options *o, const char *text, int64_t si
         if (e->length[0] == e->context) break;
         status = mt_forward(e, 1, &token, NULL, NULL, NULL, logits);
     }
+    if (status) complain(status, mt_error(e));
+    else putchar('\n');
     free(tokens);
     free(logits);
     free(wanted);
-    if (status) return complain(status, mt_error(e));
-    putchar('\n');
-    if (fflush(stdout) || ferror(stdout)) return complain(MT_RUN, "standard output cannot be written");
-    return MT_OK;
+    return status;
+}
+
+// Whether all that was printed has arrived, e.g. on a disk that is not full.
+static int finish(int status)
+{
+    if ((fflush(stdout) || ferror(stdout)) && !status) return complain(MT_RUN, "standard output cannot be written");
+    return status;
 }
 
 int main(int argc, char **argv)
@@ -1018,7 +1024,7 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) {
             fputs(USAGE, stdout);
-            return MT_OK;
+            return finish(MT_OK);
         }
     options o;
     if (!read_options(argc, argv, &o)) return MT_USAGE;
@@ -1038,7 +1044,7 @@ int main(int argc, char **argv)
     }
     free(text);
     mt_close(e);
-    return status;
+    return finish(status);
 }
 
 #endif

@@ -10,6 +10,7 @@ Ctrl-C stops a run after the step it is in, and saves it.  A finished run leaves
 ledger; on the way its checkpoint is the model file's name with .ckpt.
 """
 import dataclasses
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -33,7 +34,7 @@ from minitron.params import Params, decay_mask, init
 from minitron.progress import Progress
 from minitron.rng import TRAIN, Random
 
-LOOK = 256              # held-out problems at each evaluation on the way
+LOOK = 1000             # held-out problems at each evaluation on the way
 SOLVED = 0.999          # exact match on them at which the task counts as solved, once two evaluations in a row find it,
 ENOUGH = 50             # if they are at least so many: a handful can be right by luck
 
@@ -46,12 +47,12 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False):
     """Train one configuration and return its record (record.py), which is also appended to `ledger` if that is a path.
 
     Writes the model to `out`, and every config.eval_every steps a checkpoint beside it, which is deleted at the end.
-    Raises MinitronError; Diverged, with the record appended and the last good step saved; Interrupted, with the step saved.
+    Raises MinitronError; Diverged, with the record appended; Interrupted, with the step saved.
     """
     config = config.resolve()
     task = tasks.load(config)
     key, saved = config.key(task), Path(f"{out}.ckpt")
-    check_writable(out, ledger)
+    check(task, out, ledger)
     p, m, v = init(config), Params(config), Params(config)
     decay = config.weight_decay * decay_mask(config)
     progress = {"step": 0, "solved": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "curve": []}
@@ -72,14 +73,14 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False):
             inputs, targets = training_batch(task, config, step)
             loss, token, g = workers.gradient(p, inputs, targets)
             norm = clip(g.flat, config.clip)
-            if not np.isfinite(loss + norm):
-                save()
+            if np.isfinite(loss + norm):
+                lr = learning_rate(step, config.steps, config.lr, config.warmup)
+                adamw(p.flat, g.flat, m.flat, v.flat, decay, step, lr, config.beta1, config.beta2)
+            if not np.isfinite(loss + norm + np.dot(p.flat, p.flat)):
                 write_record(ledger, config, task, "diverged", p, progress, {}, None)
                 culprit = p.first_nonfinite() or g.first_nonfinite() or "logits"
                 raise Diverged(f"step {step}: loss {loss:g}, gradient {norm:g}, first tensor that is not finite: {culprit}; "
-                               f"{saved} holds the step before: delete it and use an --lr below {config.lr:g}")
-            lr = learning_rate(step, config.steps, config.lr, config.warmup)
-            adamw(p.flat, g.flat, m.flat, v.flat, decay, step, lr, config.beta1, config.beta2)
+                               f"{saved} holds the last checkpoint: delete it and use an --lr below {config.lr:g}")
 
             progress["step"] = step
             progress["tokens"] += inputs.size
@@ -103,12 +104,14 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False):
     return result
 
 
-def check_writable(out, ledger):
-    """Raises MinitronError for what would otherwise show only when the training is done."""
+def check(task, out, ledger):
+    """Raises MinitronError for what would otherwise show only in the course of the training, or after it."""
     if Path(out).is_dir():
-        raise MinitronError(f"{out} is a directory: give --out the name of a file")
+        raise MinitronError(f"{str(out)!r} is a directory: give --out the name of a file")
     if ledger is not None:
         record.touch_ledger(ledger)
+    for length in task.lengths:
+        tasks.batch(task, Random(0, TRAIN), length, 1)      # there is a problem of this length to train on
 
 
 def training_batch(task, config, step):
@@ -164,15 +167,15 @@ def main(argv):
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of --out, with its configuration")
     flags = vars(parser.parse_args(argv))
     out, ledger, resume = flags.pop("out"), flags.pop("ledger"), flags.pop("resume")
-    start = checkpoint.saved_config(f"{out}.ckpt") if resume else Config()
-    config = dataclasses.replace(start, **flags).resolve()
+    config = checkpoint.saved_config(f"{out}.ckpt", flags) if resume else Config(**flags)
+    config = config.resolve()
     task = tasks.load(config)
     print(record.headline(config, task))
     try:
-        result = train(config, out, ledger or Path(out).with_name("runs.jsonl"), resume)
+        result = train(config, out, ledger or Path(out).parent / "runs.jsonl", resume)
     except Interrupted as stopped:
-        where = "" if out == "model.bin" else f" --out {out}"
-        print(f"{stopped}; go on with: python train.py --resume{where}", file=sys.stderr)
+        options = ["--resume"] + ["--out", out] * (out != "model.bin") + ["--ledger", str(ledger)] * (ledger is not None)
+        print(f"{stopped}; go on with: python train.py {shlex.join(options)}", file=sys.stderr)
         return 130
     example = tasks.example(task)
     print(record.table(result))

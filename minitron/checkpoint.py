@@ -6,7 +6,6 @@ The file is NumPy's npz, a zip whose checksums show damage, without pickle.
 import dataclasses
 import io
 import json
-import zipfile
 
 import numpy as np
 
@@ -26,33 +25,45 @@ def save(path, config, key, p, m, v, progress):
 def read(path):
     """-> dict of the arrays p, m, v and of about, what JSON holds.  Raises MinitronError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in ("p", "m", "v")} | {"about": json.loads(file["about"].tobytes())}
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            about = json.loads(arrays["about"].tobytes())
+            content = {name: arrays[name] for name in ("p", "m", "v")}
+            content |= {name: about[name] for name in ("config", "key", "progress")}
     except FileNotFoundError:
         raise MinitronError(f"there is no checkpoint {path} to go on from: start without --resume") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:      # damage can surface as nearly anything in zipfile, zlib, numpy and json
         raise MinitronError(f"checkpoint {path} cannot be read ({error}): delete it and start without --resume") from None
+    if set(content["config"]) != {field.name for field in dataclasses.fields(Config)}:
+        raise MinitronError(f"checkpoint {path} is of another version of minitron: delete it and start without --resume")
+    return content
 
 
-def saved_config(path):
-    """The resolved Config of the run that a checkpoint belongs to.  Raises MinitronError."""
-    return Config(**read(path)["about"]["config"])
+def saved_config(path, flags):
+    """The Config of the run that a checkpoint belongs to.  Raises MinitronError where flags, {name: value}, say otherwise."""
+    saved = read(path)["config"]
+    for name, value in flags.items():
+        if saved[name] != value:
+            refuse(path, f"with {name.replace('_', '-')} {saved[name]}, not {value}: leave the flag out to go on")
+    return dataclasses.replace(Config(**saved), vocab=None)         # to be asked of the task again: its data may have changed
 
 
 def load(path, config, key, p, m, v):
     """Fill p, m and v from a checkpoint of the run of this name -> progress.  Raises MinitronError where it is of another."""
     content = read(path)
-    before, now = content["about"]["config"], dataclasses.asdict(config)
-    for name in now:
-        if before[name] != now[name]:
-            raise MinitronError(f"{path} was trained with {name} {before[name]}, not {now[name]}: leave the flag out to go on, "
-                                "or delete the checkpoint to start anew")
-    if content["about"]["key"] != key:
-        raise MinitronError(f"{path} was trained on other data or an older version of task {config.task}: "
-                            "delete the checkpoint to start anew")
+    for name, value in dataclasses.asdict(config).items():
+        if content["config"][name] != value and name != "vocab":
+            refuse(path, f"with {name.replace('_', '-')} {content['config'][name]}, not {value}: go on with that value")
+    if content["key"] != key:
+        refuse(path, f"on other data or an older version of task {config.task}: put them back")
+    if any(content[name].shape != p.flat.shape for name in ("p", "m", "v")):
+        refuse(path, "as a model of another shape")
     for params, name in ((p, "p"), (m, "m"), (v, "v")):
         params.flat[:] = content[name]
-    return content["about"]["progress"]
+    return content["progress"]
+
+
+def refuse(path, why):
+    raise MinitronError(f"{path} was trained {why}, or delete it to start anew")
 
 
 def refuse_to_overwrite(path):

@@ -1,6 +1,7 @@
 """Command-line flags generated from a dataclass, and the way errors reach the user."""
 import argparse
 import dataclasses
+import os
 import sys
 import types
 import typing
@@ -35,17 +36,22 @@ def add_fields(parser, config_class):
 def run(main):
     """Call main(argv) and leave with what it returns; a MinitronError becomes one line on standard error and status 2."""
     try:
-        sys.exit(main(sys.argv[1:]))
+        try:
+            status = main(sys.argv[1:])
+        finally:
+            sys.stdout.flush()          # here, where a reader who is gone can be dealt with, and not at the very end
     except MinitronError as error:
-        sys.exit(complain(error))
+        status = complain(error)
+    except MemoryError as error:
+        status = complain(f"out of memory ({error}): use a smaller --dim, --layers, --length or --batch")
     except KeyboardInterrupt:
-        print("minitron: stopped", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:             # the reader has had enough: `... | head`
-        sys.stderr.close()
-        sys.exit(1)
+        status = complain("stopped", 130)
+    except BrokenPipeError:             # `... | head` has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
 
 
-def complain(error):
-    print(f"minitron: {error}", file=sys.stderr)
-    return 2
+def complain(reason, status=2):
+    print(f"minitron: {reason}", file=sys.stderr)
+    return status

@@ -7,7 +7,6 @@
 `make` builds the library; its declarations are read from run.c, between API-BEGIN and API-END, so that no copy can drift.
 Calls release Python's lock, so that engines in several threads run side by side; one engine is for one thread at a time.
 """
-import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from cffi import FFI
 
 from .errors import MinitronError
+from .export import parse_provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 ffi = FFI()
@@ -53,14 +53,15 @@ class Engine:
         handle = ffi.new("mt_engine **")
         status = self.lib.mt_open(os.fsencode(path), handle)
         self.handle = handle[0]
-        if status:
-            reason = self.error()
+        try:
+            self.check(status)
+            self.provenance = parse_provenance(ffi.string(self.lib.mt_get_provenance(self.handle)))
+        except (MinitronError, ValueError) as error:
             self.close()
-            raise MinitronError(reason)
+            raise error if isinstance(error, MinitronError) else MinitronError(f"{path}: {error}") from None
         self.lib.mt_set_threads(self.handle, threads or available_cpus())
         config = self.lib.mt_get_config(self.handle)
         self.config = {name: getattr(config, name) for name, _ in ffi.typeof("mt_config").fields}
-        self.provenance = json.loads(ffi.string(self.lib.mt_get_provenance(self.handle)))
         self.parameters = self.lib.mt_parameters(self.handle)
 
     def __enter__(self):
@@ -98,7 +99,7 @@ class Engine:
     def decode(self, tokens):
         """Token ids -> bytes."""
         size, pieces = ffi.new("int32_t *"), []
-        for token in tokens:
+        for token in integers("token", tokens).tolist():
             piece = self.lib.mt_piece(self.opened(), token, size)
             if piece == ffi.NULL:
                 raise MinitronError(f"token {token} is not in the vocabulary of {self.config['vocab']}")
@@ -111,22 +112,18 @@ class Engine:
 
     def forward(self, tokens, sequences=None, positions=None, wanted=None):
         """Append tokens to their sequences -> logits (number wanted, V).      All arguments (n,), see run.c's mt_forward."""
-        tokens = np.ascontiguousarray(tokens, np.int32)
-        rows = len(tokens) if wanted is None else int(np.count_nonzero(wanted))
+        tokens = integers("token", tokens)
+        sequences = None if sequences is None else integers("sequence", sequences)
+        positions = None if positions is None else integers("position", positions)
+        wanted = None if wanted is None else np.asarray(wanted, bool).astype(np.uint8)
+        for array in (sequences, positions, wanted):
+            if array is not None and array.shape != tokens.shape:
+                raise MinitronError(f"{array.size} values for {tokens.size} tokens: give one each")
+        rows = tokens.size if wanted is None else np.count_nonzero(wanted)
         logits = np.empty((rows, self.config["vocab"]), np.float32)
-
-        def pointer(array, ctype, dtype):
-            if array is None:
-                return ffi.NULL
-            array = np.ascontiguousarray(array, dtype)
-            if array.size != len(tokens):
-                raise MinitronError(f"{array.size} values for {len(tokens)} tokens: give one each")
-            return ffi.from_buffer(ctype, array)
-
         self.check(self.lib.mt_forward(
-            self.opened(), len(tokens), pointer(tokens, "int32_t[]", np.int32), pointer(sequences, "int32_t[]", np.int32),
-            pointer(positions, "int32_t[]", np.int32), pointer(wanted, "uint8_t[]", np.uint8),
-            ffi.from_buffer("float[]", logits)))
+            self.opened(), tokens.size, pointer("int32_t[]", tokens), pointer("int32_t[]", sequences),
+            pointer("int32_t[]", positions), pointer("uint8_t[]", wanted), pointer("float[]", logits)))
         return logits
 
     def logits(self, tokens, positions=None, wanted=None):
@@ -134,13 +131,17 @@ class Engine:
 
         tokens, positions (B, T) -> (B, T, V); with wanted (B, T) bool -> (number wanted, V), in order
         """
-        tokens = np.asarray(tokens)
+        tokens = integers("token", tokens)
         if tokens.ndim != 2 or tokens.size == 0:
             raise MinitronError(f"tokens of shape {tokens.shape}: give (B, T), neither of them 0")
         batch, time = tokens.shape
+        if positions is not None:
+            positions = integers("position", positions)
+            if positions.shape != tokens.shape:
+                raise MinitronError(f"positions of shape {positions.shape} for tokens of shape {tokens.shape}: give one each")
+            positions = positions.ravel()
         self.reset(batch, time)
         sequences = np.repeat(np.arange(batch), time)
-        positions = None if positions is None else np.broadcast_to(positions, tokens.shape).ravel()
         rows = self.forward(tokens.ravel(), sequences, positions, None if wanted is None else np.ravel(wanted))
         return rows.reshape(batch, time, -1) if wanted is None else rows
 
@@ -169,6 +170,8 @@ class Engine:
         if longest > context:
             raise MinitronError(f"a prompt of {longest} tokens is longer than the model's context of {context}: shorten it")
         steps = context if steps is None else steps
+        if steps < 0:
+            raise MinitronError(f"steps {steps} is negative: give the number of tokens to generate at the most")
         temperature = self.config["temperature"] if temperature is None else temperature
         how = ffi.new("mt_sampling *", {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p})
         states = [ffi.new("uint64_t *", (seed + i) % 2**64) for i in range(len(prompts))]
@@ -199,6 +202,26 @@ class Engine:
         token = ffi.new("int32_t *")
         self.check(self.lib.mt_sample(self.opened(), ffi.from_buffer("float[]", row), how, state, token))
         return token[0]
+
+
+def integers(name, values):
+    """int32 array of what may be anything.  Raises MinitronError where a value is not a whole number of 32 bits."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise MinitronError(f"the {name}s are in rows of different lengths: give rows of one length") from None
+    if array.size == 0:
+        array = array.astype(np.int32)
+    if array.dtype.kind not in "iu":
+        raise MinitronError(f"the {name}s are {array.dtype}, not whole numbers")
+    for value in (array.min(initial=0), array.max(initial=0)):
+        if not -2**31 <= value < 2**31:
+            raise MinitronError(f"{name} {value} does not exist: it has more than 32 bits")
+    return np.ascontiguousarray(array, np.int32)
+
+
+def pointer(ctype, array):
+    return ffi.NULL if array is None else ffi.from_buffer(ctype, array)
 
 
 def available_cpus():

@@ -51,12 +51,18 @@ def create(folder, packages):
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         sys.exit(f"minitron: this Python cannot make virtual environments.  On Debian or Ubuntu:\n"
                  f"    sudo apt install python{version}-venv")
+    if Path(folder).exists():
+        sys.exit(f"minitron: {folder} is there already: delete it first")
+    made = False
     try:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         install(python_of(folder), packages)
+        made = True
     except (subprocess.CalledProcessError, OSError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
         sys.exit(f"minitron: {folder} could not be made: {error}")
+    finally:
+        if not made:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def install(python, packages):

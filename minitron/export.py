@@ -76,7 +76,7 @@ def read_model(path):
         raise MinitronError(f"{path}: {error.strerror}") from None
     try:
         return parse_model(content)
-    except ValueError as error:         # also json's, and text that is not UTF-8
+    except ValueError as error:
         raise MinitronError(f"{path}: {error}") from None
 
 
@@ -122,7 +122,15 @@ def parse_model(content):
     p = Params(config)
     p.flat[:] = np.frombuffer(content[tensor_start:], "<f4")
     vocabulary = Vocabulary(pieces, context, None if bos == NONE else bos, None if eos == NONE else eos, shortest(temperature))
-    return config, p, vocabulary, json.loads(provenance)
+    return config, p, vocabulary, parse_provenance(provenance)
+
+
+def parse_provenance(text):
+    """The provenance block -> what it holds.  Raises ValueError.  run.c shows it as it is and does not ask whether it is JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("the provenance is not JSON: the file was not written by minitron") from None
 
 
 def parse_tokenizer(block, vocab):

@@ -23,11 +23,13 @@ def write_atomically(path, *parts):
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~current_umask())       # NamedTemporaryFile makes files only their owner may read
         os.replace(temporary, path)
+        temporary = None
         sync_directory(path.parent)
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
         raise MinitronError(f"{path} cannot be written: {error.strerror}; what was there before is unharmed") from None
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)
 
 
 def append_line(path, line):

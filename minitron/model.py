@@ -132,6 +132,7 @@ def loss_and_gradients(p, g, config, inputs, targets, weight, positions=None):
     """
     rows = np.flatnonzero(targets.ravel() >= 0)
     answers = targets.ravel()[rows]
+    weight = float(weight)          # a NumPy float64 would turn every gradient of a float32 model into one
     logits, cache = model_forward(p, config, inputs, rows, positions)
     loss, c_loss = cross_entropy_forward(logits, answers)
     model_backward(g, config, cross_entropy_backward(weight, c_loss), cache)

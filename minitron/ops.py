@@ -70,8 +70,7 @@ def rmsnorm_backward(dy, c_rmsnorm):
     """dy (..., D) -> dx (..., D), dw (D,)
 
     With n = r*x and dn = w*dy:   dx = r * (dn - n * mean(dn * n)).
-    Scaling x leaves n alone (up to eps), so the part of dn along n must go.  With eps it still holds exactly, as
-    dr/dx = -r^3 * x / D and the factor r^2 * x * x of the mean is n * n as it was computed.
+    The second term is dr/dx = -r^3 * x / D at work.  Scaling x leaves n alone (but for eps), so the part of dn along n goes.
     """
     x, w, r = c_rmsnorm
     n, dn = r * x, w * dy

@@ -58,7 +58,8 @@ class Workers:
         scored = int(np.count_nonzero(targets >= 0))
 
         def run(shard):
-            return loss_and_gradients(p, self.gradients[shard], self.config, pieces[shard][0], pieces[shard][1], 1 / scored)
+            with np.errstate(over="ignore", invalid="ignore"):      # the training loop looks for what is not finite itself
+                return loss_and_gradients(p, self.gradients[shard], self.config, *pieces[shard], 1 / scored)
 
         pieces = list(zip(np.array_split(inputs, self.config.shards), np.array_split(targets, self.config.shards)))
         losses, right = zip(*self.pool.map(run, range(self.config.shards)))

@@ -11,6 +11,7 @@ Source: Shannon 1951, "Prediction and entropy of printed English".
 Expect: README.md shows one run.
 """
 import hashlib
+import math
 
 import numpy as np
 
@@ -33,9 +34,8 @@ def prepare(data, length, variant, train_fraction):
     pieces, tokens, fingerprint = tokenize(read(data), data, variant)
     cuts = [int(share * len(tokens)) for share in (0, train_fraction, train_fraction + 0.2 * (1 - train_fraction), 1)]
     stretches = dict(zip(("train", "valid", "test"), (tokens[a:b] for a, b in zip(cuts, cuts[1:]))))
-    shortest = min(len(stretch) for stretch in stretches.values())
-    if shortest <= length:
-        needed = int(len(tokens) * (length + 1) / max(shortest, 1)) + 1
+    if min(len(stretch) for stretch in stretches.values()) <= length:
+        needed = math.ceil((length + 2) / min(train_fraction, 0.2 * (1 - train_fraction)))
         raise MinitronError(f"data {data!r} has {len(tokens)} tokens, too few for length {length}, which needs about {needed}: "
                             "use a longer text or a smaller --length")
 
