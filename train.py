@@ -43,75 +43,91 @@ class Diverged(MinitronError):
     """The loss or the gradient is not a finite number any more."""
 
 
+@dataclasses.dataclass
+class Run:
+    """A training on its way."""
+
+    config: Config
+    task: tasks.Task
+    out: str
+    ledger: object          # a path, or None
+    p: Params               # weights
+    m: Params               # AdamW's two moments
+    v: Params
+    decay: np.ndarray       # weight decay of each entry of p.flat
+    progress: dict          # what a checkpoint keeps beside p, m and v
+    began: float = 0.0      # on the monotonic clock, so that `seconds` goes on over interruptions
+
+    @property
+    def saved(self):
+        return Path(f"{self.out}.ckpt")
+
+
 def train(config, out="model.bin", ledger=None, resume=False, quiet=False):
     """Train one configuration and return its record (record.py), which is also appended to `ledger` if that is a path.
 
     Writes the model to `out`, and every config.eval_every steps a checkpoint beside it, which is deleted at the end.
     Raises MinitronError; Diverged, with the record appended; Interrupted, with the step saved.
     """
-    config = config.resolve()
-    task = tasks.load(config)
-    key, saved = config.key(task), Path(f"{out}.ckpt")
-    check(task, out, ledger)
-    p, m, v = init(config), Params(config), Params(config)
-    decay = config.weight_decay * decay_mask(config)
-    progress = {"step": 0, "solved": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "curve": []}
-    if resume:
-        progress = checkpoint.load(saved, config, key, p, m, v)
-    else:
-        checkpoint.refuse_to_overwrite(saved)
-    began = time.monotonic() - progress["seconds"]
-
-    def save():
-        progress["seconds"] = time.monotonic() - began
-        checkpoint.save(saved, config, key, p, m, v, progress)
-
-    save()              # a directory that cannot be written, or a full disk, shows now and not in an hour
-    with Workers(config) as workers, StopOnSignal() as stop, Progress(progress["step"], config.steps, quiet) as shown:
-        while progress["step"] < config.steps and progress["solved"] < 2:
-            step = progress["step"] + 1
-            inputs, targets = training_batch(task, config, step)
-            loss, token, g = workers.gradient(p, inputs, targets)
-            norm = clip(g.flat, config.clip)
-            if np.isfinite(loss + norm):
-                lr = learning_rate(step, config.steps, config.lr, config.warmup)
-                adamw(p.flat, g.flat, m.flat, v.flat, decay, step, lr, config.beta1, config.beta2)
-            if not np.isfinite(loss + norm + np.dot(p.flat, p.flat)):
-                write_record(ledger, config, task, "diverged", p, progress, {}, None)
-                culprit = p.first_nonfinite() or g.first_nonfinite() or "logits"
-                raise Diverged(f"step {step}: loss {loss:g}, gradient {norm:g}, first tensor that is not finite: {culprit}; "
-                               f"{saved} holds the last checkpoint: delete it and use an --lr below {config.lr:g}")
-
-            progress["step"] = step
-            progress["tokens"] += inputs.size
-            progress["flops"] += train_flops(config, inputs, targets)
+    run = start(config.resolve(), out, ledger, resume)
+    steps, progress = run.config.steps, run.progress
+    with Workers(run.config) as workers, StopOnSignal() as stop, Progress(progress["step"], steps, quiet) as shown:
+        while progress["step"] < steps and progress["solved"] < 2:
+            loss, token = train_step(run, workers)
             shown.step(loss, token)
-            if step % config.eval_every == 0 or step == config.steps:
-                point = look(p, task, config, step, loss)
-                progress["curve"].append(point)
-                progress["solved"] = progress["solved"] + 1 if solved(task, point) else 0
-                shown.evaluated(point)
-                save()
+            if progress["step"] % run.config.eval_every == 0 or progress["step"] == steps:
+                shown.evaluated(look(run, loss))
+                save(run)
             if stop.requested:
-                save()
-                raise Interrupted(f"stopped and saved after step {step} of {config.steps}")
-
-    export_model(out, config, task, p)
-    metrics, scored_by = measure(out, task, config, p)
-    progress["seconds"] = time.monotonic() - began
-    result = write_record(ledger, config, task, "ok", p, progress, metrics, scored_by)
-    saved.unlink()      # only now: until the record is written, a kill loses nothing
-    return result
+                save(run)
+                raise Interrupted(f"stopped and saved after step {progress['step']} of {steps}")
+    return finish(run)
 
 
-def check(task, out, ledger):
-    """Raises MinitronError for what would otherwise show only in the course of the training, or after it."""
+def start(config, out, ledger, resume):
+    """A run at its first step, or where its checkpoint is.  Raises MinitronError for all that can be known to go wrong."""
+    task = tasks.load(config)
     if Path(out).is_dir():
         raise MinitronError(f"{str(out)!r} is a directory: give --out the name of a file")
     if ledger is not None:
         record.touch_ledger(ledger)
     for length in task.lengths:
         tasks.batch(task, Random(0, TRAIN), length, 1)      # there is a problem of this length to train on
+    progress = {"step": 0, "solved": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "curve": []}
+    decay = config.weight_decay * decay_mask(config)
+    run = Run(config, task, out, ledger, init(config), Params(config), Params(config), decay, progress)
+    if resume:
+        run.progress = checkpoint.load(run.saved, config, config.key(task), run.p, run.m, run.v)
+    else:
+        checkpoint.refuse_to_overwrite(run.saved)
+    run.began = time.monotonic() - run.progress["seconds"]
+    save(run)               # a directory that cannot be written, or a full disk, shows now and not in an hour
+    return run
+
+
+def save(run):
+    run.progress["seconds"] = time.monotonic() - run.began
+    checkpoint.save(run.saved, run.config, run.config.key(run.task), run.p, run.m, run.v, run.progress)
+
+
+def train_step(run, workers):
+    """One step of AdamW -> loss of the batch, share of its answer tokens that were right.  Raises Diverged."""
+    c, step = run.config, run.progress["step"] + 1
+    inputs, targets = training_batch(run.task, c, step)
+    loss, token, g = workers.gradient(run.p, inputs, targets)
+    norm = clip(g.flat, c.clip)
+    if np.isfinite(loss + norm):
+        lr = learning_rate(step, c.steps, c.lr, c.warmup)
+        adamw(run.p.flat, g.flat, run.m.flat, run.v.flat, run.decay, step, lr, c.beta1, c.beta2)
+    if not np.isfinite(loss + norm + np.dot(run.p.flat, run.p.flat)):
+        write_record(run, "diverged", {}, None)
+        culprit = run.p.first_nonfinite() or g.first_nonfinite() or "logits"
+        raise Diverged(f"step {step}: loss {loss:g}, gradient {norm:g}, first tensor that is not finite: {culprit}; "
+                       f"{run.saved} holds the last checkpoint: delete it and use an --lr below {c.lr:g}")
+    run.progress["step"] = step
+    run.progress["tokens"] += inputs.size
+    run.progress["flops"] += train_flops(c, inputs, targets)
+    return loss, token
 
 
 def training_batch(task, config, step):
@@ -124,38 +140,49 @@ def training_batch(task, config, step):
     return tasks.batch(task, rng, length, config.batch)
 
 
-def look(p, task, config, step, loss):
-    """A point of the learning curve: the batch's loss, and how the held-out problems go that are not the test."""
-    numbers = evaluate.evaluate(evaluate.numpy_scorer(p, config), task, config, config.length, "valid", most=LOOK)
-    return {"step": step, "loss": loss} | {name: numbers[name] for name in ("n", "nll", "token", "exact")}
+def look(run, loss):
+    """Add a point to the learning curve: the batch's loss, and how the held-out problems go that are not the test."""
+    score = evaluate.numpy_scorer(run.p, run.config)
+    numbers = evaluate.evaluate(score, run.task, run.config, run.config.length, "valid", most=LOOK)
+    point = {"step": run.progress["step"], "loss": loss} | {name: numbers[name] for name in ("n", "nll", "token", "exact")}
+    run.progress["curve"].append(point)
+    solved = run.task.ends and point["n"] >= ENOUGH and point["exact"] >= SOLVED
+    run.progress["solved"] = run.progress["solved"] + 1 if solved else 0
+    return point
 
 
-def solved(task, point):
-    return task.ends and point["n"] >= ENOUGH and point["exact"] >= SOLVED
+def finish(run):
+    """Export the model, measure it, append the record, and only then, when a kill can lose nothing, delete the checkpoint."""
+    export_model(run)
+    metrics, scored_by = measure(run)
+    run.progress["seconds"] = time.monotonic() - run.began
+    result = write_record(run, "ok", metrics, scored_by)
+    run.saved.unlink()
+    return result
 
 
-def export_model(out, config, task, p):
-    eos = len(task.pieces) - 1 if task.ends else None
+def export_model(run):
+    task, eos = run.task, len(run.task.pieces) - 1 if run.task.ends else None
     vocabulary = export.Vocabulary(task.pieces, task.context, task.bos, eos, task.temperature)
-    provenance = {"key": config.key(task), "task": task.version, "example": tasks.example(task),
-                  "config": dataclasses.asdict(config)}
-    export.write_model(out, config, p, vocabulary, provenance)
+    provenance = {"key": run.config.key(task), "task": task.version, "example": tasks.example(task),
+                  "config": dataclasses.asdict(run.config)}
+    export.write_model(run.out, run.config, run.p, vocabulary, provenance)
 
 
-def measure(out, task, config, p):
+def measure(run):
     """-> {length: numbers} on the test problems, and what ran the model: run.c, or NumPy where the engine is not built"""
     try:
-        with Engine(out) as engine:
-            return evaluate.evaluate_all(evaluate.engine_scorer(engine), task, config), "run.c"
+        with Engine(run.out) as engine:
+            return evaluate.evaluate_all(evaluate.engine_scorer(engine), run.task, run.config), "run.c"
     except EngineMissing as missing:
         print(f"minitron: {missing}; measured with NumPy instead", file=sys.stderr)
-        return evaluate.evaluate_all(evaluate.numpy_scorer(p, config), task, config), "NumPy"
+        return evaluate.evaluate_all(evaluate.numpy_scorer(run.p, run.config), run.task, run.config), "NumPy"
 
 
-def write_record(ledger, config, task, status, p, progress, metrics, scored_by):
-    result = record.make_record(config, task, status, p.count(), progress, metrics, scored_by)
-    if ledger is not None:
-        record.append_record(ledger, result)
+def write_record(run, status, metrics, scored_by):
+    result = record.make_record(run.config, run.task, status, run.p.count(), run.progress, metrics, scored_by)
+    if run.ledger is not None:
+        record.append_record(run.ledger, result)
     return result
 
 

@@ -212,9 +212,9 @@ def test_a_batch_without_labels_has_no_gradient():
 # ---- what depends on what --------------------------------------------------------------------------------------------
 
 
-def tokens_and_change(config, seed, batch=3, time=8):
-    """Two batches of tokens that differ in every place."""
-    tokens = np.random.RandomState(seed).randint(0, config.vocab, (batch, time))
+def tokens_and_change(config, seed):
+    """Two batches of 3 sequences of 8 tokens, which differ in every place."""
+    tokens = np.random.RandomState(seed).randint(0, config.vocab, (3, 8))
     return tokens, (tokens + 1) % config.vocab
 
 

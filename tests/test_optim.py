@@ -1,5 +1,4 @@
-"""A training step: the optimizer equals a plain second writing of it, shards change the speed and nothing else, and it learns.
-"""
+"""A training step: the optimizer equals a plain second writing of it, shards change only the speed, and it learns."""
 import math
 
 import numpy as np
@@ -19,7 +18,7 @@ STEPS, PEAK, WARMUP, LIMIT, DECAY, BETA1, BETA2 = 100, 0.02, 10, 30.0, 0.1, 0.9,
 
 
 def random_gradients(config, steps):
-    """A gradient for each step, from tiny to large: about half of them over LIMIT."""
+    """A gradient for each step, from tiny to large: two in five over LIMIT."""
     gradients = [random_params(config, step, np.float64) for step in range(steps)]
     for step, g in enumerate(gradients):
         g.flat *= 10.0 ** (step % 5 - 2)

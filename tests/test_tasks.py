@@ -125,18 +125,19 @@ def test_steps_and_seeds_differ(name, variant, text):
 
 @pytest.mark.parametrize("name, variant", CASES)
 def test_contract_holds_at_every_length(name, variant, text):
-    low, high = tasks.module(name).LENGTHS
-    for length in sorted({low, low + 1, tasks.module(name).LENGTH, (low + high) // 2, high}):
+    module, longest, context = tasks.module(name), {}, {}
+    low, high = module.LENGTHS
+    for length in sorted({low, low + 1, module.LENGTH, (low + high) // 2, high}):
         task = load(name, variant, text, length=length)
         tokens, answer = task.draw(Random(length), length, 5, "train")
         assert tokens.shape == answer.shape and len(tokens) == 5 and answer.dtype == bool
         assert tokens.min() >= 0 and tokens.max() < len(task.pieces) - task.ends       # END is never part of a row
         assert not answer[:, 0].any(), "nothing comes before the first token that could tell it"
         assert answer.any(axis=1).all()
-        longest = tokens.shape[1] + (1 if task.ends else -1)        # END comes after; of running text the last only is a target
-        assert longest <= task.context
-        assert task.lengths[-1] == length
-    assert longest == task.context, "the longest row fills the context"
+        assert task.lengths == (tuple(range(low, length + 1)) if module.MIXED else (length,))
+        longest[length] = tokens.shape[1] + (1 if task.ends else -1)    # END comes after; running text's last only is a target
+        context[length] = task.context
+    assert context == ({length: longest[high] for length in longest} if module.MIXED else longest)
 
 
 @pytest.mark.parametrize("name, variant", CASES)
@@ -152,7 +153,7 @@ def test_answer_is_what_a_slow_oracle_says(name, variant):
     low, high = tasks.module(name).LENGTHS
     for length in sorted({low, tasks.module(name).LENGTH, high}):
         task = load(name, variant, length=length)
-        for row, scored in zip(*task.draw(Random(5, length), length, 20, "train")):
+        for row, scored in zip(*task.draw(Random(5, length), length, 1000, "train")):
             first = scored.argmax()
             assert scored[first:].all(), "the answer is the rest of the row"
             problem = tasks.spell(task, row[:first])
