@@ -91,8 +91,8 @@ def init(config, dtype=np.float32):
         if name.startswith("norm"):
             tensor[...] = 1
         else:
-            width = 3**0.5 * tensor.shape[-1] ** -0.5       # uniform in -width..width has deviation width / 3^0.5
-            width *= (2 * config.layers) ** -0.5 if name in ("wo", "w2") else 1
+            variance = 1 / tensor.shape[-1] / (2 * config.layers if name in ("wo", "w2") else 1)
+            width = math.sqrt(3 * variance)                 # that of a uniform in -width..width is width^2 / 3
             tensor[...] = (2 * rng.uniform(tensor.shape) - 1) * width
     return p
 

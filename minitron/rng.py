@@ -14,10 +14,12 @@ INIT, TRAIN, VALID, TEST, CHANCE, GALLERY = range(6)      # what a stream is for
 
 
 class Random:
-    """A stream of random numbers named by non-negative integers, e.g. Random(seed, TRAIN, step)."""
+    """A stream of random numbers named by integers of 0 to 2^64-1, e.g. Random(seed, TRAIN, step)."""
 
     def __init__(self, *name):
-        self._bits = np.random.PCG64(np.random.SeedSequence(name))
+        # SeedSequence joins words of 32 bits and drops zeros at the end; so each integer gets two words, behind their number.
+        halves = [half for number in name for half in (number % 2**32, number >> 32)]
+        self._bits = np.random.PCG64(np.random.SeedSequence([len(name), *halves]))
 
     def words(self, shape):
         """Uniform 64-bit words, uint64."""
