@@ -11,7 +11,7 @@ LIBRARY = build/libminitron.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 PROBED = build/flags-$(notdir $(firstword $(CC))).mk
 
 all: engine python              ## build the engine, install missing packages
-	@echo "next: $(notdir $(PYTHON)) train.py --dim 128"
+	@echo "next: $(PYTHON) train.py --dim 128"
 
 engine:                         ## run and its library; without a C compiler, say so and go on
 	@if command -v $(firstword $(CC)) >/dev/null; then $(MAKE) --no-print-directory run lib; \

@@ -34,7 +34,7 @@ from minitron.params import Params, decay_mask, init
 from minitron.progress import Progress
 from minitron.rng import TRAIN, Random
 
-LOOK = 1000             # held-out problems at each evaluation on the way
+LOOK = 2**14            # tokens of held-out problems at each evaluation on the way: the work of a few steps
 SOLVED = 0.999          # exact match on them at which the task counts as solved, once two evaluations in a row find it,
 ENOUGH = 50             # if they are at least so many: a handful can be right by luck
 
@@ -89,6 +89,8 @@ def start(config, out, ledger, resume):
     task = tasks.load(config)
     if Path(out).is_dir():
         raise MinitronError(f"{str(out)!r} is a directory: give --out the name of a file")
+    if not Path(out).parent.is_dir():
+        raise MinitronError(f"{str(Path(out).parent)!r} is no directory: make it, or give --out another place")
     if ledger is not None:
         record.touch_ledger(ledger)
     for length in task.lengths:
@@ -143,7 +145,7 @@ def training_batch(task, config, step):
 def look(run, loss):
     """Add a point to the learning curve: the batch's loss, and how the held-out problems go that are not the test."""
     score = evaluate.numpy_scorer(run.p, run.config)
-    numbers = evaluate.evaluate(score, run.task, run.config, run.config.length, "valid", most=LOOK)
+    numbers = evaluate.evaluate(score, run.task, run.config, run.config.length, "valid", most=max(1, LOOK // run.task.width))
     point = {"step": run.progress["step"], "loss": loss} | {name: numbers[name] for name in ("n", "nll", "token", "exact")}
     run.progress["curve"].append(point)
     solved = run.task.ends and point["n"] >= ENOUGH and point["exact"] >= SOLVED

@@ -48,7 +48,7 @@ class ModelConfig:
             heads=heads,
             kv_heads=or_default(self.kv_heads, heads),
             head_dim=or_default(self.head_dim, 2 * max(1, math.ceil(self.dim / heads / 2))),
-            ffn_dim=or_default(self.ffn_dim, 8 * math.ceil(self.dim / 3)),
+            ffn_dim=or_default(self.ffn_dim, min(8 * math.ceil(self.dim / 3), LIMITS["ffn_dim"][1])),
         )
         for name in LIMITS.keys() & {f.name for f in dataclasses.fields(c)}:
             check_number(name, getattr(c, name))

@@ -83,7 +83,7 @@ def ensure():
             sys.exit(f"minitron: pip could not install {', '.join(missing())}; its reason stands above")
         return sys.executable
     if not python.exists():
-        print(f"making {environment} with {', '.join(CORE)}: this Python is managed by the system", flush=True)
+        print(f"making {environment} with {', '.join(CORE)}: pip may not install into {sys.prefix}", flush=True)
         create(environment, CORE)
     return str(python)
 

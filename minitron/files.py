@@ -1,6 +1,5 @@
 """Files that are there whole or not at all."""
 import os
-import tempfile
 from pathlib import Path
 
 from .errors import MinitronError
@@ -13,23 +12,19 @@ def write_atomically(path, *parts):
     content is still there then.
     """
     path = Path(path)
-    temporary = None
+    temporary = path.with_name(f".{path.name}.tmp")     # one name, so that what a kill leaves is overwritten the next time
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
+        with open(temporary, "wb") as file:
             for part in parts:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~current_umask())       # NamedTemporaryFile makes files only their owner may read
         os.replace(temporary, path)
-        temporary = None
-        sync_directory(path.parent)
     except OSError as error:
-        raise MinitronError(f"{path} cannot be written: {error.strerror}; what was there before is unharmed") from None
+        raise MinitronError(f"{path} cannot be written: {error.strerror or error}; what was there before is unharmed") from None
     finally:
-        if temporary is not None:
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
 
 
 def append_line(path, line):
@@ -37,14 +32,16 @@ def append_line(path, line):
 
     A file that a crash left without a final newline gets one first, so that the torn line stays alone.
     """
+    path = Path(path)
     try:
-        with open(path, "ab+") as file:
-            torn = file.tell() > 0 and not ends_with_newline(file)
+        with open(path, "ab+" if path.is_file() else "ab") as file:
+            torn = path.is_file() and file.tell() > 0 and not ends_with_newline(file)
             file.write(b"\n" * torn + line.encode() + b"\n")
             file.flush()
-            os.fsync(file.fileno())
+            if path.is_file():              # and not, say, /dev/stdout
+                os.fsync(file.fileno())
     except OSError as error:
-        raise MinitronError(f"{path} cannot be written: {error.strerror}") from None
+        raise MinitronError(f"{path} cannot be written: {error.strerror or error}; make room, then go on with --resume") from None
 
 
 def ends_with_newline(file):
@@ -52,19 +49,15 @@ def ends_with_newline(file):
     return file.read(1) == b"\n"
 
 
-def current_umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def sync_directory(path):
-    """Force a rename itself to the disk.  Not every system lets a directory be opened; there it is the system's affair."""
+    """Force a rename itself to the disk.  Not every system lets a directory be opened or synced; there it is its own affair."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
         return
     try:
         os.fsync(handle)
+    except OSError:
+        pass
     finally:
         os.close(handle)

@@ -45,7 +45,8 @@ class Task:
     draw: Callable          # (rng, length, batch, split) -> tokens (B, S), answer (B, S)
     ends: bool              # whether a row is followed by END
     bos: int | None         # the token that stands for an empty prompt
-    context: int            # tokens of the longest row that the length dial allows, END included
+    width: int              # tokens of a row at `length`, END included
+    context: int            # the same at the longest length that the dial allows: what run.c makes room for
     batch: int
     version: str
     temperature: float
@@ -84,15 +85,16 @@ def load(config):
     if reads_data:
         pieces, draw, fingerprint = m.prepare(config.data, length, variant, config.train_fraction)
         version += f" {fingerprint}"
-        bos, context = pieces.index(b"\n") if b"\n" in pieces else 0, length
+        bos, width, context = pieces.index(b"\n") if b"\n" in pieces else 0, length, length
     else:
         pieces = [piece.encode() for piece in (m.VOCAB(length) if callable(m.VOCAB) else m.VOCAB)] + [END]
         draw = split_by_hash(m.sample, variant, config.train_fraction)
-        longest = high if m.MIXED else length
-        bos, context = None, m.sample(Random(GALLERY), longest, 1, variant)[0].shape[1] + 1
+        bos = None
+        width, context = (m.sample(Random(GALLERY), each, 1, variant)[0].shape[1] + 1
+                          for each in (length, high if m.MIXED else length))
     lengths = tuple(range(low, length + 1)) if m.MIXED else (length,)
     return Task(name=config.task, variant=variant, length=length, lengths=lengths, pieces=pieces, draw=draw, ends=not reads_data,
-                bos=bos, context=context, batch=m.BATCH, version=version, temperature=m.TEMPERATURE)
+                bos=bos, width=width, context=context, batch=m.BATCH, version=version, temperature=m.TEMPERATURE)
 
 
 def join(vocab, *parts):

@@ -108,8 +108,8 @@ WRONG = [
     ("--task text --data {}/many.txt", ["many.txt", "1700 different characters", "--variant bytes"]),
     ("--task text --data {}/small.txt", ["small.txt", "5 tokens", "--length"]),
     ("--task text --data {}/latin.txt", ["latin.txt", "not UTF-8", "byte 3", "--variant bytes"]),
-    ("--out {}/nosuch/model.bin", ["nosuch", "No such file"]),
-    ("--out {}/small.txt/model.bin", ["small.txt", "Not a directory"]),
+    ("--out {}/nosuch/model.bin", ["nosuch", "is no directory", "--out"]),
+    ("--out {}/small.txt/model.bin", ["small.txt", "is no directory", "--out"]),
     ("--out {}/folder", ["folder", "is a directory", "--out"]),
     ("--out {}/folder --resume", ["folder", "no checkpoint"]),      # a directory or not, nothing is there to go on from
     ("--out /", ["is a directory", "--out"]),                       # fails: traceback of Path.with_name
@@ -221,10 +221,12 @@ def test_truncated_checkpoint_is_refused(saved, resume):
             checkpoint.load(path, config, "name", p, p, p) if resume else checkpoint.saved_config(path, {})
 
 
-def test_checkpoint_with_any_byte_changed_is_refused_or_whole(saved):
+def test_checkpoint_with_a_byte_changed_is_refused_or_whole(saved):
+    """Each byte of the zip's directory, which is at the end and has no checksum, and every seventh of what checksums cover."""
     path, config, p = saved
     content = path.read_bytes()
-    for i in range(len(content)):
+    assert b"PK\x01\x02" in content[-300:] and b"PK\x01\x02" not in content[:-300], "the directory is the last 300 bytes"
+    for i in [*range(0, len(content) - 300, 7), *range(len(content) - 300, len(content))]:
         path.write_bytes(content[:i] + bytes([content[i] ^ 0xFF]) + content[i + 1:])
         assert_refused_or_whole(path, config, p)
 
@@ -355,7 +357,7 @@ def test_limit_on_the_size_of_files_is_met_as_a_full_disk_is(stopped, stage, lim
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
-@pytest.mark.parametrize("call", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch, call, failure):
     path = tmp_path / "file"
     path.write_bytes(b"old")
@@ -376,7 +378,6 @@ def test_written_file_has_the_mode_that_any_new_file_has(tmp_path):
     mask = os.umask(0o027)
     try:
         files.write_atomically(tmp_path / "file", b"x")
-        assert files.current_umask() == 0o027
     finally:
         os.umask(mask)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
