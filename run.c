@@ -13,7 +13,7 @@
    Dimension key, as in minitron/ops.py: B sequences, T time, D dim, H heads, G key/value heads, K head width,
    F feed-forward width, L layers, V vocabulary, and here S slots of a sequence's cache.
 
-   FILE FORMAT, version 1.  Little-endian.  Four blocks, each begun at a multiple of 64 bytes, the gaps zero:
+   FILE FORMAT, version 1.  Little-endian.  Four blocks, each begun at a multiple of 64 bytes; what lies in gaps is ignored:
 
        header      256 bytes:
              0  8 bytes   "minitron"
@@ -38,10 +38,10 @@
 
    Rotary positions turn the channel pairs (2j, 2j+1) of a head by position * theta^(-2j/K).
    Checksum: the file as u64 words without words 30 and 31;  a = sum of words, b = sum of all values that a took on the way,
-   both modulo 2^64 (Fletcher 1982).  Any change of one word changes a, an exchange of words b.
+   both modulo 2^64 (Fletcher 1982).  A change of one word always changes a, an exchange of words nearly always b.
 
    A file is untrusted.  Every size is computed in 64 bits from the header and compared with the file before any pointer
-   is formed.  Loading takes at most twice the file's size in memory, mt_reset what it says it takes.
+   is formed.  Loading takes at most twice the file's size in memory and 44 bytes a token, mt_reset what it says it takes.
 */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
@@ -52,6 +52,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 // API-BEGIN  (Python's cffi reads from here to API-END, so that there is no second declaration that could drift)
 
@@ -84,13 +85,14 @@ int32_t mt_load(const void *bytes, uint64_t size, mt_engine **engine);
 void mt_close(mt_engine *engine);
 const char *mt_error(const mt_engine *engine);                  // NULL, where there was no memory for an engine, is fine
 const mt_config *mt_get_config(const mt_engine *engine);
-const char *mt_get_provenance(const mt_engine *engine);         // JSON
+const char *mt_get_provenance(const mt_engine *engine);         // JSON; NULL, if loading has failed
 uint64_t mt_parameters(const mt_engine *engine);
 
-// Threads that large products may use; small ones stay on one.  No effect on any bit of the results.
+// Threads that large products may use, 256 at the most; small ones stay on one.  No effect on any bit of the results.
 void mt_set_threads(mt_engine *engine, int32_t threads);
 
-// Make room for `sequences` empty sequences of up to `context` tokens: 8*L*G*K bytes a token and some buffers.
+// Make room for `sequences` empty sequences of up to `context` tokens: 8*L*G*K bytes a token, 256 bytes a token of one
+// sequence, and buffers for 64 tokens.
 int32_t mt_reset(mt_engine *engine, int32_t sequences, int32_t context);
 
 // Append `count` tokens to their sequences and compute the logits that follow each.
@@ -103,7 +105,8 @@ int32_t mt_reset(mt_engine *engine, int32_t sequences, int32_t context);
 int32_t mt_forward(mt_engine *engine, int32_t count, const int32_t *tokens, const int32_t *sequences,
                    const int32_t *positions, const uint8_t *wanted, float *logits);
 
-// Choose a token from logits (V).  *random is the sampler's whole state, any value: a seed; it moves on by one draw.
+// Choose a token from logits (V).  *random is the sampler's whole state, any value: a seed; it moves on
+// by one draw, at temperature 0 by none.
 int32_t mt_sample(mt_engine *engine, const float *logits, const mt_sampling *sampling, uint64_t *random, int32_t *token);
 
 // Text to tokens, at each place the longest piece that fits.  *count is set to the number; tokens has room for `size`.
@@ -118,6 +121,7 @@ enum {
     TILE = 4,               // tokens that share one pass over a panel
     CHUNK = 64,             // tokens that go through the layers together
     MAX_PIECE = 256,        // bytes
+    MAX_THREADS = 256,
     THREAD_WORK = 1 << 19   // multiply-adds below which starting threads costs more than they bring
 };
 
@@ -402,43 +406,59 @@ static mt_engine *new_engine(void)
     return e;
 }
 
+// Load, and after a failure leave a model without tokens, which every other function refuses.
+static int32_t load_or_clear(mt_engine *e, const uint8_t *bytes, uint64_t size)
+{
+    int32_t status = load(e, bytes, size);
+    if (status) {
+        e->config = (mt_config){0};
+        e->longest = 0;
+    }
+    return status;
+}
+
 int32_t mt_load(const void *bytes, uint64_t size, mt_engine **engine)
 {
     mt_engine *e = *engine = new_engine();
     if (!e) return MT_MEMORY;
-    void *copy = aligned_alloc(64, align64(size + 1));      // the caller's bytes may lie anywhere, floats may not
+    void *copy = size < SIZE_MAX / 2 ? aligned_alloc(64, align64(size + 1)) : NULL;      // floats may not lie just anywhere
     if (!copy) return fail(e, MT_MEMORY, "no memory for %llu bytes", (unsigned long long)size);
-    memcpy(copy, bytes, size);
-    int32_t status = load(e, copy, size);
+    if (size) memcpy(copy, bytes, size);
+    int32_t status = load_or_clear(e, copy, size);
     free(copy);
     return status;
+}
+
+// The bytes of a file whose header makes sense, freshly allocated: a size is believed, and memory asked for, only then.
+static int32_t read_file(mt_engine *e, FILE *file, uint64_t size, uint8_t **bytes)
+{
+    uint8_t first[HEADER] = {0};
+    sizes unused;
+    size_t got = fread(first, 1, HEADER, file);
+    int32_t status = read_header(e, first, got < HEADER ? got : size, &unused);
+    if (status) return status;
+    *bytes = aligned_alloc(64, size);
+    if (!*bytes) return fail(e, MT_MEMORY, "no memory for %llu bytes", (unsigned long long)size);
+    memcpy(*bytes, first, HEADER);
+    if (fread(*bytes + HEADER, 1, size - HEADER, file) == size - HEADER) return MT_OK;
+    return fail(e, MT_FILE, "reading stopped early: %s", ferror(file) ? strerror(errno) : "the file has become shorter");
 }
 
 int32_t mt_open(const char *path, mt_engine **engine)
 {
     mt_engine *e = *engine = new_engine();
     if (!e) return MT_MEMORY;
-    FILE *file = fopen(path, "rb");
-    if (!file) return fail(e, MT_FILE, "%s: %s", path, strerror(errno));
-
-    uint8_t first[HEADER];          // read before the size is asked for: a directory has a size too
-    size_t got = fread(first, 1, HEADER, file);
-    off_t end = -1;
-    if (!ferror(file) && fseeko(file, 0, SEEK_END) == 0) end = ftello(file);
-    if (end < 0) {
-        int32_t status = fail(e, MT_FILE, "%s: cannot be read as a file: %s", path, strerror(errno));
-        fclose(file);
-        return status;
-    }
-    uint64_t size = (uint64_t)end;
-    sizes unused;
-    int32_t status = read_header(e, first, got < HEADER ? got : size, &unused);     // before memory is asked for
-    uint8_t *bytes = status ? NULL : aligned_alloc(64, size);
-    if (!status && !bytes) status = fail(e, MT_MEMORY, "no memory for %llu bytes", (unsigned long long)size);
-    if (!status && (fseeko(file, 0, SEEK_SET) || fread(bytes, 1, size, file) != size))
-        status = fail(e, MT_FILE, "reading stopped early: %s", strerror(errno));
-    fclose(file);
-    if (!status) status = load(e, bytes, size);
+    struct stat about;
+    FILE *file = NULL;
+    uint8_t *bytes = NULL;
+    int32_t status = MT_OK;
+    if (stat(path, &about)) status = fail(e, MT_FILE, "%s", strerror(errno));
+    else if (!S_ISREG(about.st_mode)) status = fail(e, MT_FILE, "not a regular file");
+    else if (!(file = fopen(path, "rb"))) status = fail(e, MT_FILE, "%s", strerror(errno));
+    if (!status) status = read_file(e, file, (uint64_t)about.st_size, &bytes);
+    if (file) fclose(file);
+    if (!status) status = load_or_clear(e, bytes, (uint64_t)about.st_size);
+    else e->config = (mt_config){0};
     free(bytes);
     if (status) {                   // say which file
         char reason[sizeof e->error];
@@ -469,7 +489,7 @@ int32_t mt_abi(void) { return MT_ABI; }
 const mt_config *mt_get_config(const mt_engine *e) { return &e->config; }
 const char *mt_get_provenance(const mt_engine *e) { return e->provenance; }
 uint64_t mt_parameters(const mt_engine *e) { return e->parameters; }
-void mt_set_threads(mt_engine *e, int32_t threads) { e->threads = threads < 1 ? 1 : threads; }
+void mt_set_threads(mt_engine *e, int32_t threads) { e->threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads; }
 
 // floats, or NULL where the product of the sizes or the memory is too large
 static float *new_floats(uint64_t a, uint64_t b, uint64_t c)
@@ -482,6 +502,7 @@ static float *new_floats(uint64_t a, uint64_t b, uint64_t c)
 int32_t mt_reset(mt_engine *e, int32_t sequences, int32_t context)
 {
     const mt_config *c = &e->config;
+    if (!c->vocab) return fail(e, MT_USAGE, "no model is loaded");
     if (sequences < 1 || context < 1)
         return fail(e, MT_USAGE, "room for %d sequences of %d tokens makes no sense", sequences, context);
     if (sequences != e->sequences || context != e->context) {
@@ -513,7 +534,8 @@ int32_t mt_reset(mt_engine *e, int32_t sequences, int32_t context)
 // Mathematics
 
 // `tokens` (1..TILE) rows of x times one panel.  Called with constants, so that the compiler unrolls it.  Each sum goes
-// over k in the same order whatever the tile, which is why results do not depend on the batch.
+// over k in the same order whatever the tile, which is why results do not depend on the batch.  That a multiply-add is
+// fused in all of the copies or in none is up to the compiler; the tests hold it to that.
 static inline void multiply_tile(float *y, const float *x, const float *panel, int tokens, size_t width, size_t outs, size_t ins)
 {
     float sum[TILE][PANEL] = {{0}};
@@ -778,6 +800,7 @@ static void sift(int32_t *heap, int32_t size, int32_t root, const double *weight
 int32_t mt_sample(mt_engine *e, const float *logits, const mt_sampling *how, uint64_t *random, int32_t *token)
 {
     int32_t V = e->config.vocab, best = 0;
+    if (!V) return fail(e, MT_USAGE, "no model is loaded");
     if (!(how->temperature >= 0 && how->temperature < HUGE_VALF && how->top_k >= 0 && how->top_p > 0 && how->top_p <= 1 &&
           how->min_p >= 0 && how->min_p <= 1))
         return fail(e, MT_USAGE, "temperature %g, top-k %d, top-p %g or min-p %g is out of range", (double)how->temperature,
@@ -843,7 +866,7 @@ static const char USAGE[] =
     "\n"
     "  ./run model.bin -i \"123+456=\"\n"
     "  ./run model.bin -t 0.8 -n 200 -s 7 < /dev/null\n"
-    "  echo -n \"123+456=\" | ./run model.bin -i -\n"
+    "  echo \"123+456=\" | ./run model.bin -i -\n"
     "\n"
     "A prompt that comes from a file or standard input loses its last newline, if the model has no such token.\n"
     "exit codes: 0 fine, 1 usage, 2 bad model file, 3 no memory, 4 failed while running\n";
@@ -851,7 +874,7 @@ static const char USAGE[] =
 typedef struct {
     const char *model, *prompt, *file;
     mt_sampling sampling;
-    int has_temperature, info, threads, steps;          // steps 0: no limit
+    int has_temperature, info, help, threads, steps;    // steps 0: no limit
     uint64_t seed;
 } options;
 
@@ -868,7 +891,7 @@ static int read_number(const char *flag, const char *text, double low, double hi
     errno = 0;
     *value = strtod(text, &end);
     if (end != text && *end == 0 && errno == 0 && *value >= low && *value <= high && (!whole || *value == floor(*value))) return 1;
-    fprintf(stderr, "run: %s %s: give a%s number from %g to %g\n", flag, text, whole ? " whole" : "", low, high);
+    fprintf(stderr, "run: %s %s: give a%s number from %.10g to %.10g\n", flag, text, whole ? " whole" : "", low, high);
     return 0;
 }
 
@@ -891,6 +914,7 @@ static int read_options(int argc, char **argv, options *o)
         double number = 0;
         int good = 1;
         if (!strcmp(flag, "--info")) { o->info = 1; continue; }
+        if (!strcmp(flag, "-h") || !strcmp(flag, "--help")) { o->help = 1; return 1; }
         if (flag[0] != '-') {
             if (o->model) { fprintf(stderr, "run: %s: one model at a time (the first is %s)\n", flag, o->model); return 0; }
             o->model = flag;
@@ -907,7 +931,7 @@ static int read_options(int argc, char **argv, options *o)
         case 'f': o->file = value; break;
         case 'n': good = read_number(flag, value, 1, 1 << 30, 1, &number); o->steps = (int)number; break;
         case 'k': good = read_number(flag, value, 0, 1 << 30, 1, &number); o->sampling.top_k = (int32_t)number; break;
-        case 'j': good = read_number(flag, value, 1, 1024, 1, &number); o->threads = (int)number; break;
+        case 'j': good = read_number(flag, value, 1, MAX_THREADS, 1, &number); o->threads = (int)number; break;
         case 't': good = read_number(flag, value, 0, 1e6, 0, &number); o->sampling.temperature = (float)number;
                   o->has_temperature = 1; break;
         case 'p': good = read_number(flag, value, 1e-6, 1, 0, &number); o->sampling.top_p = (float)number; break;
@@ -1021,13 +1045,12 @@ static int finish(int status)
 
 int main(int argc, char **argv)
 {
-    for (int i = 1; i < argc; i++)
-        if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) {
-            fputs(USAGE, stdout);
-            return finish(MT_OK);
-        }
     options o;
     if (!read_options(argc, argv, &o)) return MT_USAGE;
+    if (o.help) {
+        fputs(USAGE, stdout);
+        return finish(MT_OK);
+    }
     mt_engine *e;
     char *text = NULL;
     int64_t size;

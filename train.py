@@ -10,6 +10,7 @@ Ctrl-C stops a run after the step it is in, and saves it.  A finished run leaves
 ledger; on the way its checkpoint is the model file's name with .ckpt.
 """
 import dataclasses
+import os
 import shlex
 import sys
 import time
@@ -25,6 +26,7 @@ import tasks
 from minitron import checkpoint, cli, evaluate, export, record
 from minitron.config import Config
 from minitron.engine import Engine, EngineMissing
+from minitron.environment import available_cpus
 from minitron.errors import MinitronError
 from minitron.interrupt import Interrupted, StopOnSignal
 from minitron.model import train_flops
@@ -71,7 +73,8 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False):
     """
     run = start(config.resolve(), out, ledger, resume)
     steps, progress = run.config.steps, run.progress
-    with Workers(run.config) as workers, StopOnSignal() as stop, Progress(progress["step"], steps, quiet) as shown:
+    quiet_numpy = np.errstate(over="ignore", invalid="ignore")       # train_step looks for what is not finite itself
+    with Workers(run.config) as workers, StopOnSignal() as stop, Progress(progress["step"], steps, quiet) as shown, quiet_numpy:
         while progress["step"] < steps and progress["solved"] < 2:
             loss, token = train_step(run, workers)
             shown.step(loss, token)
@@ -87,17 +90,17 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False):
 def start(config, out, ledger, resume):
     """A run at its first step, or where its checkpoint is.  Raises MinitronError for all that can be known to go wrong."""
     task = tasks.load(config)
-    if Path(out).is_dir():
+    if os.path.isdir(out) or not str(out):
         raise MinitronError(f"{str(out)!r} is a directory: give --out the name of a file")
-    if not Path(out).parent.is_dir():
+    if not os.path.isdir(Path(out).parent):
         raise MinitronError(f"{str(Path(out).parent)!r} is no directory: make it, or give --out another place")
     if ledger is not None:
         record.touch_ledger(ledger)
-    for length in task.lengths:
-        tasks.batch(task, Random(0, TRAIN), length, 1)      # there is a problem of this length to train on
-    progress = {"step": 0, "solved": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "curve": []}
+        if Path(ledger).resolve() == Path(out).resolve():
+            raise MinitronError(f"{out} cannot be both --out and --ledger: give one of them another name")
+    record.commit()         # remembered now: the source may be edited while the run goes on
     decay = config.weight_decay * decay_mask(config)
-    run = Run(config, task, out, ledger, init(config), Params(config), Params(config), decay, progress)
+    run = Run(config, task, out, ledger, init(config), Params(config), Params(config), decay, checkpoint.new_progress())
     if resume:
         run.progress = checkpoint.load(run.saved, config, config.key(task), run.p, run.m, run.v)
     else:
@@ -157,7 +160,6 @@ def finish(run):
     """Export the model, measure it, append the record, and only then, when a kill can lose nothing, delete the checkpoint."""
     export_model(run)
     metrics, scored_by = measure(run)
-    run.progress["seconds"] = time.monotonic() - run.began
     result = write_record(run, "ok", metrics, scored_by)
     run.saved.unlink()
     return result
@@ -174,7 +176,7 @@ def export_model(run):
 def measure(run):
     """-> {length: numbers} on the test problems, and what ran the model: run.c, or NumPy where the engine is not built"""
     try:
-        with Engine(run.out) as engine:
+        with Engine(run.out, threads=min(run.config.shards, available_cpus())) as engine:
             return evaluate.evaluate_all(evaluate.engine_scorer(engine), run.task, run.config), "run.c"
     except EngineMissing as missing:
         print(f"minitron: {missing}; measured with NumPy instead", file=sys.stderr)
@@ -182,6 +184,7 @@ def measure(run):
 
 
 def write_record(run, status, metrics, scored_by):
+    run.progress["seconds"] = time.monotonic() - run.began
     result = record.make_record(run.config, run.task, status, run.p.count(), run.progress, metrics, scored_by)
     if run.ledger is not None:
         record.append_record(run.ledger, result)
@@ -208,7 +211,7 @@ def main(argv):
         return 130
     example = tasks.example(task)
     print(record.table(result))
-    print(f"Try: ./run {out}" + (f' -i "{example}"' if example else ""))
+    print(f"Try: ./run {shlex.quote(out)}" + (f' -i "{example}"' if example else ""))
     return 0
 
 

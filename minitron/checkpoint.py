@@ -6,12 +6,18 @@ The file is NumPy's npz, a zip whose checksums show damage, without pickle.
 import dataclasses
 import io
 import json
+import os
 
 import numpy as np
 
 from .config import Config
 from .errors import MinitronError
 from .files import write_atomically
+
+
+def new_progress():
+    """Where a run begins.  curve: points of (step, loss, ...); solved: evaluations in a row that found the task solved."""
+    return {"step": 0, "solved": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "curve": []}
 
 
 def save(path, config, key, p, m, v, progress):
@@ -33,7 +39,8 @@ def read(path):
         raise MinitronError(f"there is no checkpoint {path} to go on from: start without --resume") from None
     except Exception as error:      # damage can surface as nearly anything in zipfile, zlib, numpy and json
         raise MinitronError(f"checkpoint {path} cannot be read ({error}): delete it and start without --resume") from None
-    if set(content["config"]) != {field.name for field in dataclasses.fields(Config)}:
+    fields = {field.name for field in dataclasses.fields(Config)}
+    if set(content["config"]) != fields or set(content["progress"]) != set(new_progress()):
         raise MinitronError(f"checkpoint {path} is of another version of minitron: delete it and start without --resume")
     return content
 
@@ -68,5 +75,5 @@ def refuse(path, why):
 
 def refuse_to_overwrite(path):
     """Raises MinitronError where a stopped run would be lost."""
-    if path.exists():
+    if os.path.exists(path):
         raise MinitronError(f"{path} is the checkpoint of a run that was stopped: go on with --resume, or delete it")

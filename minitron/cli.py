@@ -46,9 +46,9 @@ def run(main):
         status = complain(f"out of memory ({error}): use a smaller --dim, --layers, --length or --batch")
     except KeyboardInterrupt:
         status = complain("stopped", 130)
-    except BrokenPipeError:             # `... | head` has had enough
+    except OSError as error:            # of standard output; all other files are seen to where they are written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
+        status = 1 if isinstance(error, BrokenPipeError) else complain(f"output cannot be written: {error.strerror}")
     sys.exit(status)
 
 

@@ -9,6 +9,8 @@ import json
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
+
 import tasks
 
 from .errors import MinitronError
@@ -48,10 +50,13 @@ class ModelConfig:
             heads=heads,
             kv_heads=or_default(self.kv_heads, heads),
             head_dim=or_default(self.head_dim, 2 * max(1, math.ceil(self.dim / heads / 2))),
+            rope_theta=single(self.rope_theta),
+            norm_eps=single(self.norm_eps),
             ffn_dim=or_default(self.ffn_dim, min(8 * math.ceil(self.dim / 3), LIMITS["ffn_dim"][1])),
         )
-        for name in LIMITS.keys() & {f.name for f in dataclasses.fields(c)}:
-            check_number(name, getattr(c, name))
+        for name in LIMITS:
+            if getattr(c, name, None) is not None:
+                check_number(name, getattr(c, name))
         if c.heads % c.kv_heads:
             raise MinitronError(f"heads {c.heads} is not a multiple of kv-heads {c.kv_heads}: "
                                 "each key/value head serves the same number of query heads")
@@ -127,6 +132,11 @@ def check_number(name, value):
     low, high = LIMITS[name]
     if not low <= value <= high:        # written so that a NaN fails too
         raise MinitronError(f"{name.replace('_', '-')} {value} is out of range: use {low:g} to {high:g}")
+
+
+def single(x):
+    """The shortest decimal of the nearest float32, which is what a model file holds: NumPy and run.c are to use equal ones."""
+    return float(str(np.float32(x)))
 
 
 def or_default(value, default):

@@ -9,15 +9,14 @@ Calls release Python's lock, so that engines in several threads run side by side
 """
 import os
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from cffi import FFI
 
+from .environment import ROOT, available_cpus
 from .errors import MinitronError
 from .export import parse_provenance
 
-ROOT = Path(__file__).resolve().parent.parent
 ffi = FFI()
 
 
@@ -28,7 +27,10 @@ class EngineMissing(MinitronError):
 @lru_cache(maxsize=1)
 def library():
     """The loaded library.  Raises EngineMissing."""
-    source = (ROOT / "run.c").read_text(encoding="utf-8")
+    try:
+        source = (ROOT / "run.c").read_text(encoding="utf-8")
+    except OSError as error:
+        raise EngineMissing(f"{error.filename} cannot be read ({error.strerror}): work in a clone of the repository") from None
     ffi.cdef(source.split("// API-BEGIN")[1].partition("\n")[2].split("// API-END")[0], override=True)
     for suffix in (".so", ".dylib"):
         path = ROOT / "build" / f"libminitron{suffix}"
@@ -38,9 +40,10 @@ def library():
         raise EngineMissing("the C engine is not built: install a C compiler and run make")
     try:
         lib = ffi.dlopen(str(path))
-    except OSError as error:
-        raise EngineMissing(f"{path} cannot be loaded ({error}): run make clean all") from None
-    if lib.mt_abi() != lib.MT_ABI:
+        abi = lib.mt_abi()
+    except (OSError, AttributeError) as error:
+        raise EngineMissing(f"{path} cannot be used ({error}): run make clean all") from None
+    if abi != lib.MT_ABI:
         raise EngineMissing(f"{path} was built from another run.c: run make")
     return lib
 
@@ -52,14 +55,14 @@ class Engine:
         self.lib = library()
         handle = ffi.new("mt_engine **")
         status = self.lib.mt_open(os.fsencode(path), handle)
-        self.handle = handle[0]
+        self.handle = ffi.gc(handle[0], self.lib.mt_close)      # so that one that is never closed is freed all the same
         try:
             self.check(status)
             self.provenance = parse_provenance(ffi.string(self.lib.mt_get_provenance(self.handle)))
         except (MinitronError, ValueError) as error:
             self.close()
             raise error if isinstance(error, MinitronError) else MinitronError(f"{path}: {error}") from None
-        self.lib.mt_set_threads(self.handle, threads or available_cpus())
+        self.lib.mt_set_threads(self.handle, available_cpus() if threads is None else threads)
         config = self.lib.mt_get_config(self.handle)
         self.config = {name: getattr(config, name) for name, _ in ffi.typeof("mt_config").fields}
         self.parameters = self.lib.mt_parameters(self.handle)
@@ -73,7 +76,7 @@ class Engine:
     def close(self):
         """Free the model's memory.  The engine is of no more use then."""
         if self.handle != ffi.NULL:
-            self.lib.mt_close(self.handle)
+            ffi.release(self.handle)
             self.handle = ffi.NULL
 
     def error(self):
@@ -222,8 +225,3 @@ def integers(name, values):
 
 def pointer(ctype, array):
     return ffi.NULL if array is None else ffi.from_buffer(ctype, array)
-
-
-def available_cpus():
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

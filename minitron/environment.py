@@ -6,6 +6,7 @@
 Where pip may install (an active virtual environment, or a Python that the system does not manage) packages go there.  Where it
 may not (PEP 668: Debian, Ubuntu, Homebrew), or where pip is missing, they go to .venv, and train.py finds them there by itself.
 """
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -16,10 +17,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ("numpy", "cffi", "tqdm")
+NUMPY = (1, 26)         # the oldest version that will do, as in pyproject.toml
 
 
 def missing(modules=CORE):
-    return [name for name in modules if importlib.util.find_spec(name) is None]
+    """Those of the modules that are not there, NumPy also if it is too old."""
+    return [name for name in modules if importlib.util.find_spec(name) is None or name == "numpy" and too_old(name)]
+
+
+def too_old(name):
+    return tuple(int(part) for part in importlib.metadata.version(name).split(".")[:2]) < NUMPY
+
+
+def available_cpus():
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def python_of(folder):
@@ -66,7 +78,8 @@ def create(folder, packages):
 
 
 def install(python, packages):
-    subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
+    options = ["--quiet", "--disable-pip-version-check", "--upgrade"]
+    subprocess.run([str(python), "-m", "pip", "install", *options, *packages], check=True)
 
 
 def ensure():

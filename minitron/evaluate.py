@@ -1,7 +1,7 @@
 """How well a model does: the same numbers for every task, per length.
 
     token   share of answer tokens that are the likeliest ones, each given the right answer before it
-    exact   share of problems with every answer token right, which is what greedy generation would get right
+    exact   share of problems with every answer token right, which is what greedy generation gets right, END aside
     nll     mean of -log p(answer token), in nats
     brier   mean of sum over the vocabulary of (p - 1[right])^2 (Brier 1950): 0 is perfect, 2 sure of something wrong
     n       test problems; chance_token and chance_exact say what a guesser reaches (tasks.chance)

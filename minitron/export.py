@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .config import LIMITS, ModelConfig
+from .config import LIMITS, ModelConfig, single
 from .errors import MinitronError
 from .files import write_atomically
 from .params import Params, flat_size, shapes
@@ -47,7 +47,7 @@ def model_bytes(config, p, vocabulary, provenance):
     """The content of a model file.      p: float32 Params; provenance: anything that JSON can hold"""
     v = vocabulary
     tokenizer = struct.pack("<2I", 1, len(v.pieces)) + b"".join(struct.pack("<I", len(x)) + x for x in v.pieces)
-    provenance = json.dumps(provenance, sort_keys=True).encode("ascii")
+    provenance = json.dumps(provenance, sort_keys=True).replace("\x7f", "\\u007f").encode("ascii")
     weights = p.flat.astype("<f4").tobytes()
     blocks = padded(tokenizer) + padded(provenance) + weights
     flags = TIED * config.tied + QK_NORM * config.qk_norm + LINEAR * (config.attention == "linear")
@@ -105,7 +105,7 @@ def parse_model(content):
     require(numbers["heads"] * numbers["head_dim"] <= 2**16, "the heads are too wide")
 
     config = ModelConfig(
-        **numbers, rope_theta=shortest(theta), norm_eps=shortest(eps), tied=bool(flags & TIED), qk_norm=bool(flags & QK_NORM),
+        **numbers, rope_theta=single(theta), norm_eps=single(eps), tied=bool(flags & TIED), qk_norm=bool(flags & QK_NORM),
         attention="linear" if flags & LINEAR else "softmax",
     )
     tensor_start = HEADER + tokenizer_size + -tokenizer_size % 64 + provenance_size + -provenance_size % 64
@@ -121,7 +121,7 @@ def parse_model(content):
     require(all(32 <= byte < 127 for byte in provenance), "the provenance is not printable ASCII")
     p = Params(config)
     p.flat[:] = np.frombuffer(content[tensor_start:], "<f4")
-    vocabulary = Vocabulary(pieces, context, None if bos == NONE else bos, None if eos == NONE else eos, shortest(temperature))
+    vocabulary = Vocabulary(pieces, context, None if bos == NONE else bos, None if eos == NONE else eos, single(temperature))
     return config, p, vocabulary, parse_provenance(provenance)
 
 
@@ -152,8 +152,3 @@ def parse_tokenizer(block, vocab):
 def require(condition, complaint):
     if not condition:
         raise ValueError(f"{complaint}: the file is damaged or not a model")
-
-
-def shortest(single):
-    """The shortest decimal that gives this float32: 1e-05 and not 9.999999747378752e-06."""
-    return float(str(np.float32(single)))

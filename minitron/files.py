@@ -1,4 +1,5 @@
 """Files that are there whole or not at all."""
+import contextlib
 import os
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def write_atomically(path, *parts):
     except OSError as error:
         raise MinitronError(f"{path} cannot be written: {error.strerror or error}; what was there before is unharmed") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):          # after the rename, or where it never came into being, there is none
+            temporary.unlink()
     sync_directory(path.parent)
 
 

@@ -158,8 +158,10 @@ def attention_backward(dy, c_attention):
 def linear_attention_forward(q, k, v):
     """y = tril(q @ k.T / sqrt(K)) @ v: attention with its softmax left out.      Shapes as in attention_forward.
 
-    Then y_t = q_t @ S_t with S_t the sum of the outer products k_s v_s^T so far: all it can remember is one K x K matrix a
-    head, however long the sequence.      Katharopoulos et al. 2020, arXiv:2006.16236 (here without feature map and divisor)
+    Then y_t = q_t @ S_t / sqrt(K), with S_t the sum of the outer products k_s v_s^T so far: all it can remember is one K x K
+    matrix a key/value head, however long the sequence.
+
+    Katharopoulos et al. 2020, arXiv:2006.16236 (here without feature map and divisor)
     """
     B, H, T, K = q.shape
     s = (group_queries(q * K**-0.5, k.shape[1]) @ k.swapaxes(-1, -2)).reshape(B, H, T, T)

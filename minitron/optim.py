@@ -28,6 +28,6 @@ def learning_rate(step, steps, peak, warmup, floor=0.1):
 def clip(g, limit):
     """Scale the gradient g, in place, so that its length is at most `limit`; return the length it had."""
     norm = math.sqrt(np.dot(g, g))
-    if norm > limit:
+    if limit < norm < math.inf:
         g *= limit / norm
     return norm

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .engine import available_cpus
+from .environment import available_cpus
 from .model import loss_and_gradients
 from .params import Params
 
@@ -28,7 +28,8 @@ def keep_memory():
     try:
         libc = ctypes.CDLL("libc.so.6")
         m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3      # malloc.h
-        libc.mallopt(m_mmap_threshold, 1 << 30)
+        if not libc.mallopt(m_mmap_threshold, 1 << 30):                 # older ones take no more than 32 MiB
+            libc.mallopt(m_mmap_threshold, 1 << 25)
         libc.mallopt(m_trim_threshold, 2**31 - 1)
         libc.mallopt(m_top_pad, 1 << 26)
     except (OSError, AttributeError):       # another libc: only slower

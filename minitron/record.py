@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .config import RECORD_VERSION
-from .engine import ROOT, available_cpus
+from .environment import ROOT, available_cpus
 from .errors import MinitronError
 from .files import append_line
 
@@ -50,7 +50,7 @@ def touch_ledger(ledger):
 
 
 def append_record(ledger, record):
-    append_line(ledger, json.dumps(record))
+    append_line(ledger, json.dumps(record, allow_nan=False))
 
 
 def thin(curve, most):
@@ -77,7 +77,10 @@ def blas():
 
     Bits depend on it: one product through two kernels differs in its last digits.
     """
-    about = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    try:
+        about = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    except (TypeError, KeyError):           # builds of NumPy that do not say
+        return None
     kernel = ""
     for path in Path(np.__file__).parent.parent.glob("numpy.libs/*openblas*"):
         name = getattr(CDLL(str(path)), "scipy_openblas_get_corename64_", None)

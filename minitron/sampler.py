@@ -4,6 +4,8 @@ Kept as plain Python floats, one operation at a time in the order of the C code,
 """
 import math
 
+import numpy as np
+
 MASK = 2**64 - 1
 
 
@@ -22,6 +24,7 @@ def sample(logits, temperature, top_k, top_p, min_p, random):
     temperature 0 takes the likeliest.  Otherwise weights exp((logit - largest) / temperature); of these, from the largest
     down, equal ones by id, as many as top_k, top_p and min_p all allow; then a draw in proportion to the weights.
     """
+    temperature, top_p, min_p = (float(np.float32(x)) for x in (temperature, top_p, min_p))        # as they arrive in C
     logits = [float(x) for x in logits]
     top = max(logits)
     if temperature == 0:

@@ -7,7 +7,8 @@ A task is a module in this folder; its file name is its name.  It has
     LENGTHS         the smallest and largest value of the length dial
     sample(rng, length, batch, variant) -> tokens (B, S), answer (B, S) bool: the tokens that are scored
 
-and, where the DEFAULTS below do not fit, any of those.  All rows of a batch have one length, so nothing is ever padded.
+and, where the DEFAULTS below do not fit, any of those; also, where a problem has a twin with the same answer, mirror(tokens),
+which turns each row into its twin: both will be in one split.  All rows of a batch have one length, so nothing is ever padded.
 The random stream is an argument and the only source of chance.  tasks/text.py shows the one other form: a module with
 `prepare`, for a task that has to read something first.
 """
@@ -40,7 +41,7 @@ class Task:
     name: str
     variant: str
     length: int
-    lengths: tuple          # the lengths that training draws from
+    lengths: tuple          # the lengths that training draws from, those without a problem for it left out
     pieces: list            # token id -> bytes
     draw: Callable          # (rng, length, batch, split) -> tokens (B, S), answer (B, S)
     ends: bool              # whether a row is followed by END
@@ -88,11 +89,15 @@ def load(config):
         bos, width, context = pieces.index(b"\n") if b"\n" in pieces else 0, length, length
     else:
         pieces = [piece.encode() for piece in (m.VOCAB(length) if callable(m.VOCAB) else m.VOCAB)] + [END]
-        draw = split_by_hash(m.sample, variant, config.train_fraction)
+        draw = split_by_hash(m.sample, variant, config.train_fraction, getattr(m, "mirror", None))
         bos = None
         width, context = (m.sample(Random(GALLERY), each, 1, variant)[0].shape[1] + 1
                           for each in (length, high if m.MIXED else length))
-    lengths = tuple(range(low, length + 1)) if m.MIXED else (length,)
+    lengths = tuple(each for each in range(low if m.MIXED else length, length + 1)
+                    if len(draw(Random(GALLERY), each, 1, "train")[0]))
+    if length not in lengths:
+        raise MinitronError(f"length {length} has no problem in the share for training, {config.train_fraction}: "
+                            "use another --train-fraction or --length")
     return Task(name=config.task, variant=variant, length=length, lengths=lengths, pieces=pieces, draw=draw, ends=not reads_data,
                 bos=bos, width=width, context=context, batch=m.BATCH, version=version, temperature=m.TEMPERATURE)
 
@@ -107,7 +112,7 @@ def join(vocab, *parts):
         scored = isinstance(part, list)
         ids = part[0] if scored else part
         if isinstance(part, str):
-            ids = np.tile([vocab.index(character) for character in part], (batch, 1))
+            ids = np.tile(np.array([vocab.index(character) for character in part], np.int64), (batch, 1))
         tokens.append(ids)
         answer.append(np.full(ids.shape, scored))
     return np.concatenate(tokens, axis=1), np.concatenate(answer, axis=1)
@@ -115,7 +120,7 @@ def join(vocab, *parts):
 
 def digits(numbers, width, base=10):
     """(B,) -> (B, width): the digits of each number, most significant first, with leading zeros."""
-    return numbers[:, None] // base ** np.arange(width - 1, -1, -1) % base
+    return numbers[:, None] // base ** np.arange(width - 1, -1, -1, dtype=np.int64) % base
 
 
 def row_hash(tokens):
@@ -127,7 +132,7 @@ def row_hash(tokens):
     return (h >> np.uint64(11)) * 2.0**-53
 
 
-def split_by_hash(sample, variant, train_fraction):
+def split_by_hash(sample, variant, train_fraction, mirror):
     """Wrap a task's sample so that it draws from one split: no problem is ever in two.
 
     Where a problem belongs follows from its tokens alone: the lowest `train_fraction` of hashes are for training, the next
@@ -139,16 +144,13 @@ def split_by_hash(sample, variant, train_fraction):
         low, high = ends[SPLITS.index(split)], ends[SPLITS.index(split) + 1]
         found, rows, attempt = [], 0, 0
         while rows < batch and (rows or attempt < 7):
-            wanted = max(int(1.1 * (batch - rows) / (high - low)) + 16, 64 * 4 ** min(attempt, 6))
+            wanted = min(max(int(1.1 * (batch - rows) / (high - low)) + 16, 64 * 4**attempt), 2**18)
             tokens, answer = sample(rng, length, wanted, variant)
-            h = row_hash(tokens)
+            h = row_hash(tokens) if mirror is None else (row_hash(tokens) + row_hash(mirror(tokens))) % 1
             inside = (low <= h) & (h < high)
             found.append((tokens[inside], answer[inside]))
             rows += int(inside.sum())
             attempt += 1
-        if rows == 0 and split == "train":
-            raise MinitronError(f"length {length} has no problem in the share for training, {train_fraction}: "
-                                "use another --train-fraction or --length")
         tokens, answer = (np.concatenate(part)[:batch] for part in zip(*found))
         return tokens, answer           # no rows where the split holds no problem of this length
 
@@ -177,7 +179,7 @@ def problems(task, rng, length, limit, split="test"):
     """Up to `limit` different problems of a split; where the split has fewer, all of them.
 
     Drawn until there are enough, or until 16 draws for each one known find no new one: were one missing, the odds of that
-    would be e^-16.
+    would be about e^-16.
     """
     tokens, answer = task.draw(rng, length, 2 * limit, split)
     known = 0
@@ -185,7 +187,7 @@ def problems(task, rng, length, limit, split="test"):
         _, first = np.unique(tokens, axis=0, return_index=True)
         first.sort()                                            # in the order drawn, which is a random one
         tokens, answer = tokens[first], answer[first]
-        if len(tokens) in range(known + 1) or len(tokens) >= limit:
+        if len(tokens) == known or len(tokens) >= limit:
             return tokens[:limit], answer[:limit]
         known = len(tokens)
         more_tokens, more_answer = task.draw(rng, length, 16 * known, split)

@@ -7,10 +7,14 @@ Each digit of the answer needs two digits of the problem and a carry, and the ca
 Written plain, the first digit asked for is the one that depends on all others; reversed, the digits come in the order
 in which one works them out.
 
+b+a is the same problem as a+b: whoever has learnt one has not been asked the other anew.
+
 Length: digits of each number, with leading zeros; the answer has one more.  7+5 at length 3 is 007+005=0012.
 Source: Lee et al. 2023, arXiv:2307.03381, for plain against reversed.
 Expect: README.md shows one run at dim 128 and one at dim 8.
 """
+import numpy as np
+
 from . import digits, join
 
 VOCAB = "0123456789+="
@@ -24,3 +28,10 @@ def sample(rng, length, batch, variant):
     if variant == "reversed":
         total = total[:, ::-1]
     return join(VOCAB, digits(a, length), "+", digits(b, length), "=", [total])
+
+
+def mirror(tokens):
+    """a+b=c -> b+a=c"""
+    plus = (tokens[0] == VOCAB.index("+")).argmax()
+    a, sign, b, rest = np.split(tokens, [plus, plus + 1, 2 * plus + 1], axis=1)
+    return np.concatenate([b, sign, a, rest], axis=1)

@@ -6,6 +6,8 @@
 The model is told nothing of numbers: it sees a part of a p x p table and has to fill in the rest.  Given enough steps and
 weight decay it first learns the table by heart and much later the rule, which is called grokking.
 
+b+a counts as the same problem as a+b, so that looking into the other half of a symmetric table does not help.
+
 Length: p, the hours of the clock.  The train fraction (--train-fraction 0.4) is the share of the table that training sees.
 Source: Power et al. 2022, arXiv:2201.02177; Nanda et al. 2023, arXiv:2301.05217.
 Expect: not yet measured in a sweep.
@@ -27,3 +29,8 @@ def sample(rng, length, batch, variant):
     plus, equals = np.full((2, batch), [[length], [length + 1]])
     tokens = np.stack([a, plus, b, equals, (a + b) % length], axis=1)
     return tokens, np.tile(np.arange(5) == 4, (batch, 1))
+
+
+def mirror(tokens):
+    """a+b=c -> b+a=c"""
+    return tokens[:, [2, 1, 0, 3, 4]]

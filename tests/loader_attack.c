@@ -212,7 +212,10 @@ int main(int argc, char **argv)
         FILE *file = fopen(argv[i], "rb");
         uint64_t size = file ? fread(model, 1, 1 << 20, file) : 0;
         if (file) fclose(file);
-        const uint64_t extents[] = {0, 1, 63, 64, size - 64, size, (uint64_t)1 << 63, UINT64_MAX - 63, UINT64_MAX};
+        // sizes that end within a field, that together with another fill both blocks, and that wrap when they are rounded up
+        const uint64_t blocks = size - read_u64(model + 88) - HEADER;
+        const uint64_t extents[] = {0, 1, 7, 8, 9, 12, 63, 64, blocks, blocks + 64, size - 64, size, (uint64_t)1 << 63,
+                                    UINT64_MAX - 63, UINT64_MAX};
         long before = accepted;
         try_file(model, size, 1);
         CHECK(accepted == before + 1);          // the file itself

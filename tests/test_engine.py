@@ -206,7 +206,7 @@ def draw(engine, row, sampling, state):
     return engine.sample(np.asarray(row, np.float32), how, state)
 
 
-@pytest.mark.parametrize("sampling, kept", zip(SAMPLINGS, [8, 8, 3, 1, 5, 1, 7, 1, 5, 1, 7]))
+@pytest.mark.parametrize("sampling, kept", list(zip(SAMPLINGS, [8, 8, 3, 1, 5, 1, 7, 1, 5, 1, 7])))
 @pytest.mark.parametrize("streams", ["one seed", "consecutive seeds"])
 def test_samples_follow_the_softmax_of_what_is_kept(letters, sampling, kept, streams):
     row = np.array([0.5, -1.0, 2.0, 1.2, 0.0, 0.9, -0.3, 1.7])

@@ -13,6 +13,7 @@ import pytest
 from helpers import random_config
 
 from minitron import Engine
+from minitron.config import ModelConfig
 from minitron.engine import EngineMissing, library
 from minitron.errors import MinitronError
 from minitron.export import Vocabulary, model_bytes, read_model, write_model
@@ -29,9 +30,10 @@ HEADER = {      # the comment in run.c: offset -> format, name
 }
 try:
     library()
-    without_engine = None
-except EngineMissing as missing:
-    without_engine = str(missing)
+    missing = ""
+except EngineMissing as error:
+    missing = str(error)
+needs_engine = pytest.mark.skipif(bool(missing), reason=missing)
 
 
 def random_model(seed):
@@ -128,17 +130,15 @@ def flip(rng, content, low, high):
 
 
 def set_field(rng, content):
-    """One or two header fields set to a value that tempts arithmetic to go wrong."""
+    """A header field set to a value that tempts arithmetic to go wrong."""
     content = bytearray(content)
-    for _ in range(rng.integers(1, 3)):
-        offset = int(rng.choice(list(HEADER)[1:-3]))
-        form, _ = HEADER[offset]
-        if form == "f":
-            value = rng.choice([0, -1, np.nan, np.inf, -np.inf, 1e-45, 1, 100, 101, 1e12, 3e38])
-        else:
-            value = int(rng.choice([0, 1, 2, -1, 2**15, 2**16, 2**20, 2**31 - 1, 2**32 - 1]))
-            value %= 2**64 if form == "Q" else 2**32
-        struct.pack_into("<" + form, content, offset, value)
+    offset = int(rng.choice(list(HEADER)[1:-3]))
+    form, _ = HEADER[offset]
+    if form == "f":
+        value = rng.choice([0, -1, np.nan, np.inf, -np.inf, 1e-45, 1, 100, 101, 1e12, 3e38])
+    else:
+        value = int(rng.choice([0, 1, 2, -1, 2**15, 2**16, 2**20, 2**31 - 1, 2**32 - 1])) % (2**64 if form == "Q" else 2**32)
+    struct.pack_into("<" + form, content, offset, value)
     return bytes(content)
 
 
@@ -178,7 +178,7 @@ def opinion(reader, path):
         return None
 
 
-@pytest.mark.skipif(without_engine is not None, reason=str(without_engine))
+@needs_engine
 @pytest.mark.parametrize("mutation", MUTATIONS)
 @pytest.mark.parametrize("seal", [False, True], ids=["as is", "checksum repaired"])
 def test_both_readers_agree(tmp_path, mutation, seal):
@@ -217,13 +217,86 @@ def compare(engine, config, p, vocabulary, provenance):
     assert engine.provenance == provenance
 
 
-@pytest.mark.skipif(without_engine is not None, reason=str(without_engine))
+def made(path, changes):
+    """A file that is whole and consistent, of a small model with these changes to its config and vocabulary."""
+    config = {"dim": 4, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 2, "ffn_dim": 4, "vocab": 3}
+    vocabulary = {"pieces": [b"a", b"b", b"ab"], "context": 9, "bos": None, "eos": None, "temperature": 1.0}
+    config = ModelConfig(**config | {name: value for name, value in changes.items() if name not in vocabulary})
+    vocabulary |= {name: value for name, value in changes.items() if name in vocabulary}
+    path.write_bytes(model_bytes(config, Params(config), Vocabulary(**vocabulary), {}))
+    return path
+
+
+NARROW = {"dim": 1, "ffn_dim": 0}
+
+
+@needs_engine
+@pytest.mark.parametrize("changes", [
+    {"dim": 0}, {"dim": 2**16 + 1}, {"layers": 0}, NARROW | {"layers": 2**12 + 1}, {"heads": 0}, {"kv_heads": 0},
+    {"heads": 3, "kv_heads": 2}, {"kv_heads": 4}, {"head_dim": 0}, {"head_dim": 3}, NARROW | {"heads": 2**15 + 1},
+    NARROW | {"heads": 1, "head_dim": 2**16 + 2}, {"ffn_dim": 2**16 + 1}, {"vocab": 1, "pieces": [b"a"]},
+    NARROW | {"vocab": 2**20 + 1, "pieces": [b""] * (2**20 + 1)}, {"context": 0}, {"context": 2**20 + 1},
+    {"bos": 3}, {"eos": 3}, {"rope_theta": -1}, {"rope_theta": 1.1e12}, {"rope_theta": np.nan}, {"rope_theta": np.inf},
+    {"norm_eps": 0}, {"norm_eps": -1}, {"norm_eps": 1.1}, {"norm_eps": np.nan}, {"temperature": -1}, {"temperature": 100.1},
+    {"temperature": np.nan}, {"pieces": [b"a", b"b", b"a"]}, {"pieces": [b"a", b"b"]}, {"pieces": [b"a", b"b", b"c", b"d"]},
+    {"pieces": [b"a", b"b", b"c" * 257]},
+], ids=lambda changes: str(changes)[:40])
+def test_impossible_models(tmp_path, changes):
+    """Each is refused for this one reason: size, checksum and all else are right."""
+    path = made(tmp_path / "model.bin", changes)
+    assert opinion(read_model, path) is None and opinion(Engine, path) is None
+
+
+@needs_engine
+@pytest.mark.parametrize("changes", [
+    NARROW | {"layers": 2**12}, {"dim": 2**16}, NARROW | {"heads": 2**15}, NARROW | {"heads": 1, "head_dim": 2**16}, {"dim": 1},
+    {"ffn_dim": 2**16}, {"ffn_dim": 1}, {"vocab": 2, "pieces": [b"a", b"b"]}, {"context": 1}, {"context": 2**20},
+    {"bos": 2, "eos": 0}, {"rope_theta": 0}, {"rope_theta": 1e12}, {"norm_eps": 1}, {"norm_eps": 1e-12},
+    {"temperature": 0}, {"temperature": 100}, {"pieces": [b"", b"", b"c" * 256]}, {"pieces": [b"a", b"aa", b"aaa"]},
+], ids=lambda changes: str(changes)[:40])
+def test_extreme_models(tmp_path, changes):
+    """Each is at a limit, and within it."""
+    path = made(tmp_path / "model.bin", changes)
+    with Engine(path) as engine:
+        compare(engine, *read_model(path))
+
+
+def with_block(content, number, block):
+    """The content with another tokenizer (number 0) or provenance (1), and sizes and checksum that go with it."""
+    begin = starts(content)
+    content = content[:begin[number]] + block + bytes(-len(block) % 64) + content[begin[number + 1]:]
+    header = bytearray(content[:256])
+    struct.pack_into("<Q", header, 72 + 8 * number, len(block))
+    struct.pack_into("<Q", header, 96, len(content))
+    return sealed(bytes(header) + content[256:])
+
+
+@needs_engine
 @pytest.mark.parametrize("text", [b"", b"{", b"{}{}", b"[" * 10**5], ids=["empty", "open", "two", "deep"])
 def test_provenance_that_is_not_json(tmp_path, text):
-    content = random_content(0)
-    _, start, end = starts(content)
-    content = content[:start] + text + bytes(-len(text) % 64) + content[end:]
-    content = content[:80] + struct.pack("<Q", len(text)) + content[88:96] + struct.pack("<Q", len(content)) + content[104:]
-    (tmp_path / "model.bin").write_bytes(sealed(content))
+    path = tmp_path / "model.bin"
+    path.write_bytes(with_block(random_content(0), 1, text))
+    assert opinion(read_model, path) is None and opinion(Engine, path) is None
+
+
+@needs_engine
+@pytest.mark.parametrize("block, good", [
+    (struct.pack("<2I3I", 1, 3, 0, 0, 0), True), (struct.pack("<2I3I", 2, 3, 0, 0, 0), False),         # kind
+    (struct.pack("<2I3I", 1, 2, 0, 0, 0), False), (struct.pack("<2I3I", 1, 3, 0, 0, 1), False),        # count; a piece cut off
+    (struct.pack("<2I2I", 1, 3, 0, 0), False), (struct.pack("<2I4I", 1, 3, 0, 0, 0, 0), False),        # too few, too many
+])
+def test_tokenizer_blocks(tmp_path, block, good):
+    path = made(tmp_path / "model.bin", {})
+    path.write_bytes(with_block(path.read_bytes(), 0, block))
     for reader in (read_model, Engine):
-        assert opinion(reader, tmp_path / "model.bin") is None
+        assert (opinion(reader, path) is not None) == good
+
+
+@needs_engine
+@pytest.mark.parametrize("bit", range(3, 32))
+def test_unknown_flags(tmp_path, bit):
+    path = tmp_path / "model.bin"
+    content = bytearray(random_content(0))
+    content[48 + bit // 8] |= 1 << bit % 8
+    path.write_bytes(sealed(bytes(content)))
+    assert opinion(read_model, path) is None and opinion(Engine, path) is None

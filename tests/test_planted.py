@@ -29,7 +29,7 @@ PLANTED = [
     ("no 1/sqrt(K) on the way back", "ops.py",
      "    ds *= K**-0.5\n", "", "test_ops.py::test_gradient[attention-grouped]"),
     ("attention in float64", "ops.py",
-     "grouped = group_queries(q * K**-0.5, ", "grouped = group_queries(q / np.sqrt(np.float64(K)), ",
+     "grouped = group_queries(q * K**-0.5, ", "grouped = group_queries(q / np.array([K], float) ** 0.5, ",
      "test_ops.py::test_float32_stays_float32[attention-grouped]"),
     ("softmax mask off by one", "ops.py",
      "-np.inf, dtype), 1)", "-np.inf, dtype), 2)", "test_model.py::test_no_token_sees_the_future[20]"),

@@ -33,9 +33,9 @@ ORACLES = {
 
 # (task, variant) -> the first 16 hex digits of the SHA-256 of 8 rows at the default length and of what is scored in them
 GOLDEN = {
-    ("addition", "plain"): "187c2d2401527d72",
-    ("addition", "reversed"): "260194201ab4fd0e",
-    ("modular", "plain"): "693868fd96288ed5",
+    ("addition", "plain"): "66646c9282a0184b",
+    ("addition", "reversed"): "8326d263f7ae9c48",
+    ("modular", "plain"): "eb68a3b54cdef60e",
     ("parity", "plain"): "1a1c47efa4d21060",
     ("reverse", "plain"): "7a0178e3a52b102b",
     ("text", "chars"): "4f2b52b7f0085e51",
