@@ -973,7 +973,7 @@ static int read_prompt(mt_engine *e, const options *o, char **text, int64_t *siz
         if (stream) *text = read_all(stream, size);
         int reason = errno;
         if (stream && stream != stdin) fclose(stream);
-        if (!*text) { fprintf(stderr, "run: %s: %s\n", name, strerror(reason)); return MT_USAGE; }
+        if (!*text) { fprintf(stderr, "run: %s: %s\n", name, strerror(reason)); return reason == ENOMEM ? MT_MEMORY : MT_USAGE; }
         if (*size && (*text)[*size - 1] == '\n' && find_piece(e, "\n", 1) < 0) --*size;
     } else {
         *size = o->prompt ? (int64_t)strlen(o->prompt) : 0;

@@ -176,7 +176,10 @@ class Engine:
         if steps < 0:
             raise MinitronError(f"steps {steps} is negative: give the number of tokens to generate at the most")
         temperature = self.config["temperature"] if temperature is None else temperature
-        how = ffi.new("mt_sampling *", {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p})
+        try:
+            how = ffi.new("mt_sampling *", {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p})
+        except (TypeError, OverflowError) as error:
+            raise MinitronError(f"temperature {temperature}, top_k {top_k}, top_p {top_p} or min_p {min_p}: {error}") from None
         states = [ffi.new("uint64_t *", (seed + i) % 2**64) for i in range(len(prompts))]
 
         self.reset(len(prompts), min(context, longest + steps))
@@ -202,8 +205,10 @@ class Engine:
 
     def sample(self, row, how, state):
         """One token from logits (V,); how: mt_sampling *, state: uint64_t *, which moves on."""
-        token = ffi.new("int32_t *")
-        self.check(self.lib.mt_sample(self.opened(), ffi.from_buffer("float[]", row), how, state, token))
+        token, row = ffi.new("int32_t *"), np.ascontiguousarray(row, np.float32)
+        if row.shape != (self.config["vocab"],):
+            raise MinitronError(f"logits of shape {row.shape}: give one for each of the {self.config['vocab']} tokens")
+        self.check(self.lib.mt_sample(self.opened(), pointer("float[]", row), how, state, token))
         return token[0]
 
 

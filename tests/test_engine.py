@@ -17,15 +17,13 @@ from helpers import random_config
 
 from minitron import Engine, model, sampler
 from minitron.config import ModelConfig
-from minitron.engine import ROOT, EngineMissing, ffi, library
+from minitron.engine import ROOT, ffi, library
 from minitron.errors import MinitronError
 from minitron.export import Vocabulary, model_bytes
 from minitron.params import Params
 
-try:
-    library()
-except EngineMissing as missing:
-    pytest.skip(str(missing), allow_module_level=True)
+# only where it was never built: a library that is stale or broken has to fail
+pytestmark = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")), reason="the engine is not built: run make")
 
 CHUNK = 64              # run.c's: tokens beyond this many go through the layers in another pass
 SMALL = ModelConfig(dim=16, layers=2, heads=4, kv_heads=2, head_dim=6, ffn_dim=24, vocab=8).resolve()

@@ -14,7 +14,7 @@ from helpers import random_config
 
 from minitron import Engine
 from minitron.config import ModelConfig
-from minitron.engine import EngineMissing, library
+from minitron.engine import ROOT
 from minitron.errors import MinitronError
 from minitron.export import Vocabulary, model_bytes, read_model, write_model
 from minitron.params import Params, shapes
@@ -28,12 +28,8 @@ HEADER = {      # the comment in run.c: offset -> format, name
     72: ("Q", "tokenizer_size"), 80: ("Q", "provenance_size"), 88: ("Q", "tensor_size"), 96: ("Q", "file_size"),
     104: ("136s", "zeros"), 240: ("Q", "checksum_a"), 248: ("Q", "checksum_b"),
 }
-try:
-    library()
-    missing = ""
-except EngineMissing as error:
-    missing = str(error)
-needs_engine = pytest.mark.skipif(bool(missing), reason=missing)
+# only where it was never built: a library that is stale or broken has to fail
+needs_engine = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")), reason="the engine is not built: run make")
 
 
 def random_model(seed):
