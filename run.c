@@ -199,9 +199,9 @@ typedef struct {            // bytes of each block, as the header gives them
     uint64_t tokenizer, provenance, tensors, file;
 } sizes;
 
-// A layout question that is asked twice, for the true size and for the pointers: where the tensors lie in their block, in the
-// file's order.  Fills w with pointers from `base` on (NULL: none yet), counts parameters, returns the block's bytes.
-// With the limits of read_header every size is below 2^46 floats, so that no sum or product here can wrap.
+// Where the tensors lie in their block, in the file's order: fills w with pointers from `base` on (NULL: none yet), counts
+// parameters, returns the block's bytes.  With the limits of read_header every size is below 2^46 floats, so that no sum or
+// product here can wrap.
 static uint64_t place_tensors(const mt_config *c, float *base, tensors *w, uint64_t *parameters)
 {
     uint64_t L = (uint64_t)c->layers, D = (uint64_t)c->dim, F = (uint64_t)c->ffn_dim, V = (uint64_t)c->vocab;
@@ -489,7 +489,10 @@ int32_t mt_abi(void) { return MT_ABI; }
 const mt_config *mt_get_config(const mt_engine *e) { return &e->config; }
 const char *mt_get_provenance(const mt_engine *e) { return e->provenance; }
 uint64_t mt_parameters(const mt_engine *e) { return e->parameters; }
-void mt_set_threads(mt_engine *e, int32_t threads) { e->threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads; }
+void mt_set_threads(mt_engine *e, int32_t threads)
+{
+    e->threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
+}
 
 // floats, or NULL where the product of the sizes or the memory is too large
 static float *new_floats(uint64_t a, uint64_t b, uint64_t c)
@@ -550,7 +553,8 @@ static inline void multiply_tile(float *y, const float *x, const float *panel, i
 static void multiply(const mt_engine *e, float *y, const float *x, const float *w, int T, size_t outs, size_t ins)
 {
     int panels = (int)((outs + PANEL - 1) / PANEL);
-    #pragma omp parallel for num_threads(e->threads) if (e->threads > 1 && (double)T * (double)outs * (double)ins > THREAD_WORK)
+    const double work = (double)T * (double)outs * (double)ins;
+    #pragma omp parallel for num_threads(e->threads) if (e->threads > 1 && work > THREAD_WORK)
     for (int i = 0; i < panels; i++) {
         size_t first = (size_t)i * PANEL, width = outs - first < PANEL ? outs - first : PANEL;
         const float *panel = w + first * ins;
@@ -568,7 +572,7 @@ static void multiply(const mt_engine *e, float *y, const float *x, const float *
             else multiply_tile(to, from, panel, 1, width, outs, ins);
         }
     }
-    (void)e;                        // unused where there is no OpenMP
+    (void)e, (void)work;            // unused where there is no OpenMP
 }
 
 // y (D) = w * x / sqrt(mean(x^2) + eps); y may be x
@@ -600,7 +604,8 @@ static void softmax(float *x, int size)
 
 // One head of one token: y (K) = softmax(q . keys / sqrt(K)) @ values over the slots 0..slots-1.
 // q (K), keys (K, S), values (S, K), scores (S) scratch
-static void attend(float *y, const float *q, const float *keys, const float *values, float *scores, int slots, int K, int S, int linear)
+static void attend(float *y, const float *q, const float *keys, const float *values, float *scores, int slots, int K, int S,
+                   int linear)
 {
     float scale = (float)pow(K, -0.5);
     memset(scores, 0, (size_t)slots * sizeof(float));
@@ -661,13 +666,15 @@ static void forward_chunk(mt_engine *e, int T, const int32_t *tokens, const int3
         }
 
         // attention: each token looks at its own sequence up to itself
-        #pragma omp parallel for num_threads(e->threads) if (e->threads > 1 && (double)T * (double)HK * slots[T - 1] > THREAD_WORK)
+        const double work = (double)T * (double)HK * (double)slots[T - 1];
+        #pragma omp parallel for num_threads(e->threads) if (e->threads > 1 && work > THREAD_WORK)
         for (int t = 0; t < T; t++)
             for (int h = 0; h < H; h++) {
                 size_t row = (l * (size_t)e->sequences + (size_t)sequences[t]) * (size_t)G + (size_t)(h / (H / G));
                 attend(y + (size_t)t * HK + h * K, u + (size_t)t * qkv + h * K, e->keys + row * SK, e->values + row * SK,
                        e->scores + (size_t)t * (size_t)S, slots[t] + 1, K, S, c->linear);
             }
+        (void)work;
         multiply(e, n, y, e->w.wo + l * DD * HK, T, DD, HK);
         for (int i = 0; i < T * D; i++) x[i] += n[i];
         if (!F) continue;
@@ -686,7 +693,8 @@ static void forward_chunk(mt_engine *e, int T, const int32_t *tokens, const int3
 }
 
 // Check all tokens before any is run.  Counts them into their sequences and out again.
-static int32_t check_tokens(mt_engine *e, int32_t count, const int32_t *tokens, const int32_t *sequences, const int32_t *positions)
+static int32_t check_tokens(mt_engine *e, int32_t count, const int32_t *tokens, const int32_t *sequences,
+                            const int32_t *positions)
 {
     int32_t status = MT_OK, i = 0;
     for (; i < count && !status; i++) {
@@ -890,7 +898,8 @@ static int read_number(const char *flag, const char *text, double low, double hi
     char *end;
     errno = 0;
     *value = strtod(text, &end);
-    if (end != text && *end == 0 && errno == 0 && *value >= low && *value <= high && (!whole || *value == floor(*value))) return 1;
+    if (end != text && *end == 0 && errno == 0 && *value >= low && *value <= high && (!whole || *value == floor(*value)))
+        return 1;
     fprintf(stderr, "run: %s %s: give a%s number from %.10g to %.10g\n", flag, text, whole ? " whole" : "", low, high);
     return 0;
 }

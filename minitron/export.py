@@ -82,20 +82,38 @@ def read_model(path):
 
 def parse_model(content):
     """The content of a model file -> ModelConfig, Params, Vocabulary, provenance.  Raises ValueError."""
+    config, (context, bos, eos, temperature), (tokenizer_size, provenance_size, tensor_size, file_size) = parse_header(content)
+    provenance_start = HEADER + tokenizer_size + -tokenizer_size % 64
+    tensor_start = provenance_start + provenance_size + -provenance_size % 64
+    require(file_size == len(content), f"{len(content)} bytes, but its header says {file_size}")
+    require(tensor_start + tensor_size == file_size, "the blocks do not add up to the file")
+    require(tensor_size == 4 * flat_size(shapes(config)), "the tensor block does not fit the dimensions")
+    words = np.frombuffer(content, "<u8")
+    require(checksum(words) == (int(words[30]), int(words[31])), "the checksum is wrong")
+
+    pieces = parse_tokenizer(content[HEADER:HEADER + tokenizer_size], config.vocab)
+    provenance = content[provenance_start:provenance_start + provenance_size]
+    require(all(32 <= byte < 127 for byte in provenance), "the provenance is not printable ASCII")
+    p = Params(config)
+    p.flat[:] = np.frombuffer(content[tensor_start:], "<f4")
+    return config, p, Vocabulary(pieces, context, bos, eos, temperature), parse_provenance(provenance)
+
+
+def parse_header(content):
+    """The first 256 bytes -> ModelConfig, (context, bos, eos, temperature), four block sizes.  Raises ValueError."""
     require(len(content) >= HEADER, "shorter than a header")
     magic, version, dtype, *fields = FIXED.unpack(content[:FIXED.size])
     require(magic == MAGIC, "not a minitron model file")
     require(version == VERSION, f"version {version}, expected {VERSION}")
     require(dtype == 0, f"dtype {dtype}, expected 0, float32")
     numbers = dict(zip(DIMENSIONS, fields))
-    context, flags, bos, eos, theta, eps, temperature, tokenizer_size, provenance_size, tensor_size, file_size = fields[7:]
+    context, flags, bos, eos, theta, eps, temperature, *sizes = fields[len(DIMENSIONS):]
     for name, value in numbers.items():
         require(LIMITS[name][0] <= value <= LIMITS[name][1], f"{name} {value} is out of range")
-    vocab = numbers["vocab"]
     require(1 <= context <= 2**20, f"context {context} is out of range")
     require(flags < 8, f"flags {flags} are unknown")
-    require(bos == NONE or bos < vocab, f"bos {bos} is not in the vocabulary")
-    require(eos == NONE or eos < vocab, f"eos {eos} is not in the vocabulary")
+    require(bos == NONE or bos < numbers["vocab"], f"bos {bos} is not in the vocabulary")
+    require(eos == NONE or eos < numbers["vocab"], f"eos {eos} is not in the vocabulary")
     require(0 <= theta <= np.float32(1e12), f"rope_theta {theta} is out of range")
     require(0 < eps <= 1, f"norm_eps {eps} is out of range")
     require(0 <= temperature <= 100, f"temperature {temperature} is out of range")
@@ -108,21 +126,8 @@ def parse_model(content):
         **numbers, rope_theta=single(theta), norm_eps=single(eps), tied=bool(flags & TIED), qk_norm=bool(flags & QK_NORM),
         attention="linear" if flags & LINEAR else "softmax",
     )
-    tensor_start = HEADER + tokenizer_size + -tokenizer_size % 64 + provenance_size + -provenance_size % 64
-    require(file_size == len(content), f"{len(content)} bytes, but its header says {file_size}")
-    require(tensor_start + tensor_size == file_size, "the blocks do not add up to the file")
-    require(tensor_size == 4 * flat_size(shapes(config)), "the tensor block does not fit the dimensions")
-    words = np.frombuffer(content, "<u8")
-    require(checksum(words) == (int(words[30]), int(words[31])), "the checksum is wrong")
-
-    pieces = parse_tokenizer(content[HEADER:HEADER + tokenizer_size], vocab)
-    start = HEADER + tokenizer_size + -tokenizer_size % 64
-    provenance = content[start:start + provenance_size]
-    require(all(32 <= byte < 127 for byte in provenance), "the provenance is not printable ASCII")
-    p = Params(config)
-    p.flat[:] = np.frombuffer(content[tensor_start:], "<f4")
-    vocabulary = Vocabulary(pieces, context, None if bos == NONE else bos, None if eos == NONE else eos, single(temperature))
-    return config, p, vocabulary, parse_provenance(provenance)
+    bos, eos = (None if token == NONE else token for token in (bos, eos))
+    return config, (context, bos, eos, single(temperature)), sizes
 
 
 def parse_provenance(text):
