@@ -95,9 +95,9 @@ def start(config, out, ledger, resume):
     if not os.path.isdir(Path(out).parent):
         raise MinitronError(f"{str(Path(out).parent)!r} is no directory: make it, or give --out another place")
     if ledger is not None:
-        record.touch_ledger(ledger)
         if Path(ledger).resolve() == Path(out).resolve():
             raise MinitronError(f"{out} cannot be both --out and --ledger: give one of them another name")
+        record.touch_ledger(ledger)
     record.commit()         # remembered now: the source may be edited while the run goes on
     decay = config.weight_decay * decay_mask(config)
     run = Run(config, task, out, ledger, init(config), Params(config), Params(config), decay, checkpoint.new_progress())
