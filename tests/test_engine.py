@@ -84,7 +84,7 @@ def bits(array):
 # ---------------------------------------------------------------------------------------------------------------------
 # The same model
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", range(220))        # of which 204 are wider than three channels
 def test_logits_are_those_of_numpy_in_double(build, seed):
     # float32 in C against float64 in NumPy: NumPy's own float32 is as far off.  In a stream of up to three channels these can all
     # pass near 0 together, where a norm magnifies rounding errors.
