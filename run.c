@@ -406,15 +406,11 @@ static mt_engine *new_engine(void)
     return e;
 }
 
-// Load, and after a failure leave a model without tokens, which every other function refuses.
-static int32_t load_or_clear(mt_engine *e, const uint8_t *bytes, uint64_t size)
+// After a failure: a model without tokens, which every other function refuses.
+static void clear_model(mt_engine *e)
 {
-    int32_t status = load(e, bytes, size);
-    if (status) {
-        e->config = (mt_config){0};
-        e->longest = 0;
-    }
-    return status;
+    e->config = (mt_config){0};
+    e->longest = 0;
 }
 
 int32_t mt_load(const void *bytes, uint64_t size, mt_engine **engine)
@@ -424,8 +420,9 @@ int32_t mt_load(const void *bytes, uint64_t size, mt_engine **engine)
     void *copy = size < SIZE_MAX / 2 ? aligned_alloc(64, align64(size + 1)) : NULL;      // floats may not lie just anywhere
     if (!copy) return fail(e, MT_MEMORY, "no memory for %llu bytes", (unsigned long long)size);
     if (size) memcpy(copy, bytes, size);
-    int32_t status = load_or_clear(e, copy, size);
+    int32_t status = load(e, copy, size);
     free(copy);
+    if (status) clear_model(e);
     return status;
 }
 
@@ -457,10 +454,10 @@ int32_t mt_open(const char *path, mt_engine **engine)
     else if (!(file = fopen(path, "rb"))) status = fail(e, MT_FILE, "%s", strerror(errno));
     if (!status) status = read_file(e, file, (uint64_t)about.st_size, &bytes);
     if (file) fclose(file);
-    if (!status) status = load_or_clear(e, bytes, (uint64_t)about.st_size);
-    else e->config = (mt_config){0};
+    if (!status) status = load(e, bytes, (uint64_t)about.st_size);
     free(bytes);
     if (status) {                   // say which file
+        clear_model(e);
         char reason[sizeof e->error];
         memcpy(reason, e->error, sizeof reason);
         fail(e, status, "%.200s: %.300s", path, reason);

@@ -48,18 +48,14 @@ def read(path):
 def saved_config(path, flags):
     """The Config of the run that a checkpoint belongs to.  Raises MinitronError where flags, {name: value}, say otherwise."""
     saved = read(path)["config"]
-    for name, value in flags.items():
-        if saved[name] != value:
-            refuse(path, f"with {name.replace('_', '-')} {saved[name]}, not {value}: leave the flag out to go on")
+    refuse_difference(path, saved, flags)
     return dataclasses.replace(Config(**saved), vocab=None)         # to be asked of the task again: its data may have changed
 
 
 def load(path, config, key, p, m, v):
     """Fill p, m and v from a checkpoint of the run of this name -> progress.  Raises MinitronError where it is of another."""
     content = read(path)
-    for name, value in dataclasses.asdict(config).items():
-        if content["config"][name] != value and name != "vocab":
-            refuse(path, f"with {name.replace('_', '-')} {content['config'][name]}, not {value}: go on with that value")
+    refuse_difference(path, content["config"], dataclasses.asdict(config))
     if content["key"] != key:
         refuse(path, f"on other data or an older version of task {config.task}: put them back")
     if any(content[name].shape != p.flat.shape for name in ("p", "m", "v")):
@@ -67,6 +63,13 @@ def load(path, config, key, p, m, v):
     for params, name in ((p, "p"), (m, "m"), (v, "v")):
         params.flat[:] = content[name]
     return content["progress"]
+
+
+def refuse_difference(path, saved, given):
+    """Raises MinitronError where a value given is not the saved one.  vocab follows from the data, which the key stands for."""
+    for name, value in given.items():
+        if saved[name] != value and name != "vocab":
+            refuse(path, f"with {name.replace('_', '-')} {saved[name]}, not {value}: leave the flag out to go on")
 
 
 def refuse(path, why):
