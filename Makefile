@@ -44,6 +44,10 @@ lint: .venv-test/ready          ## ruff, and the compilers' warnings as errors
 	$(PYTHON) -m minitron.environment create .venv-test numpy cffi tqdm pytest autograd ruff
 	@touch $@
 
+bench:                          ## training speed against PyTorch and JAX where installed, and each trick by itself: a quarter of an hour
+	$(PYTHON) bench/train.py
+	$(PYTHON) bench/tricks.py
+
 clean:                          ## remove what was built; models, ledgers and environments stay
 	rm -rf build run
 
@@ -68,4 +72,4 @@ ifneq ($(filter run lib test $(LIBRARY),$(MAKECMDGOALS)),)
 include $(PROBED)
 endif
 
-.PHONY: all engine python lib test lint clean help
+.PHONY: all engine python lib test lint bench clean help

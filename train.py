@@ -36,7 +36,7 @@ from minitron.params import Params, decay_mask, init
 from minitron.progress import Progress
 from minitron.rng import TRAIN, Random
 
-LOOK = 2**14            # tokens of held-out problems at each evaluation on the way: the work of a few steps
+LOOK = 2**13            # tokens of held-out problems at each evaluation on the way: about the work of two steps
 SOLVED = 0.999          # exact match on them at which the task counts as solved, once two evaluations in a row find it,
 ENOUGH = 50             # if they are at least so many: a handful can be right by luck
 
@@ -57,6 +57,7 @@ class Run:
     m: Params               # AdamW's two moments
     v: Params
     decay: np.ndarray       # weight decay of each entry of p.flat
+    held_out: tuple         # inputs, targets of the problems that decide when the task is solved
     progress: dict          # what a checkpoint keeps beside p, m and v
     began: float = 0.0      # on the monotonic clock, so that `seconds` goes on over interruptions
 
@@ -79,7 +80,7 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False):
             loss, token = train_step(run, workers)
             shown.step(loss, token)
             if progress["step"] % run.config.eval_every == 0 or progress["step"] == steps:
-                shown.evaluated(look(run, loss))
+                shown.evaluated(look(run, workers, loss))
                 save(run)
             if stop.requested:
                 save(run)
@@ -100,7 +101,8 @@ def start(config, out, ledger, resume):
         record.touch_ledger(ledger)
     record.commit()         # remembered now: the source may be edited while the run goes on
     decay = config.weight_decay * decay_mask(config)
-    run = Run(config, task, out, ledger, init(config), Params(config), Params(config), decay, checkpoint.new_progress())
+    held_out = evaluate.problems(task, config, config.length, "valid", max(1, LOOK // task.width))
+    run = Run(config, task, out, ledger, init(config), Params(config), Params(config), decay, held_out, checkpoint.new_progress())
     if resume:
         run.progress = checkpoint.load(run.saved, config, config.key(task), run.p, run.m, run.v)
     else:
@@ -123,7 +125,8 @@ def train_step(run, workers):
     norm = clip(g.flat, c.clip)
     if np.isfinite(loss + norm):
         lr = learning_rate(step, c.steps, c.lr, c.warmup)
-        adamw(run.p.flat, g.flat, run.m.flat, run.v.flat, run.decay, step, lr, c.beta1, c.beta2)
+        vectors = run.p.flat, g.flat, run.m.flat, run.v.flat, run.decay
+        workers.by_piece(lambda piece: adamw(*(vector[piece] for vector in vectors), step, lr, c.beta1, c.beta2), len(g.flat))
     if not np.isfinite(loss + norm + np.dot(run.p.flat, run.p.flat)):
         write_record(run, "diverged", {}, None)
         culprit = run.p.first_nonfinite() or g.first_nonfinite() or "logits"
@@ -145,10 +148,10 @@ def training_batch(task, config, step):
     return tasks.batch(task, rng, length, config.batch)
 
 
-def look(run, loss):
+def look(run, workers, loss):
     """Add a point to the learning curve: the batch's loss, and how the held-out problems go that are not the test."""
     score = evaluate.numpy_scorer(run.p, run.config)
-    numbers = evaluate.evaluate(score, run.task, run.config, run.config.length, "valid", most=max(1, LOOK // run.task.width))
+    numbers = evaluate.measure(score, *run.held_out, each=workers.pool.map)
     point = {"step": run.progress["step"], "loss": loss} | {name: numbers[name] for name in ("n", "nll", "token", "exact")}
     run.progress["curve"].append(point)
     solved = run.task.ends and point["n"] >= ENOUGH and point["exact"] >= SOLVED

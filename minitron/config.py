@@ -88,7 +88,7 @@ class Config(ModelConfig):
     beta2: float = flag(0.99, "AdamW's memory of their squares")
     clip: float = flag(1.0, "longest gradient allowed")
     seed: int = flag(0, "names the random streams of weights and data")
-    shards: int = flag(2, "pieces a batch is cut into, one thread each")
+    shards: int | None = flag(None, "pieces a batch is cut into, each worked on by one thread (default 2, or 4 if it is large)")
     eval_every: int = flag(100, "steps between evaluations, each with a checkpoint")
     test_items: int = flag(2000, "test problems per length at the most")
 
@@ -106,6 +106,7 @@ class Config(ModelConfig):
             batch=or_default(self.batch, task.batch),
             lr=or_default(self.lr, round(0.024 * max(self.dim, 1) ** -0.5, 6)),
             warmup=or_default(self.warmup, self.steps // 20),
+            shards=or_default(self.shards, default_shards(or_default(self.batch, task.batch), task.width, self.dim)),
         )
         c = ModelConfig.resolve(c)
         if c.shards > c.batch:
@@ -137,6 +138,11 @@ def check_number(name, value):
 def single(x):
     """The shortest decimal of the nearest float32, which is what a model file holds: NumPy and run.c are to use equal ones."""
     return float(str(np.float32(x)))
+
+
+def default_shards(batch, time, dim):
+    """Two, for two cores; four where the arrays of so large a shard would not stay in the caches."""
+    return min(batch, 4 if batch * time * dim >= 2**19 else 2)
 
 
 def or_default(value, default):

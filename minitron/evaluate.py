@@ -16,7 +16,7 @@ import tasks
 from .model import model_forward
 from .rng import TEST, VALID, Random
 
-PART = 2**13        # tokens scored at a time, to bound memory
+PART = 2**12        # tokens scored at a time: few enough for the caches, many enough for the engine
 
 
 def numpy_scorer(p, config):
@@ -29,12 +29,15 @@ def engine_scorer(engine):
     return lambda inputs, wanted: engine.logits(inputs, wanted=wanted)
 
 
-def measure(score, inputs, targets):
-    """inputs, targets (B, T), -1 where nothing is scored -> {n, token, exact, nll, brier}; None for what no problem shows"""
+def measure(score, inputs, targets, each=map):
+    """inputs, targets (B, T), -1 where nothing is scored -> {n, token, exact, nll, brier}; None for what no problem shows
+
+    each: map, or the map of a thread pool, which then scores several parts at once.
+    """
     if len(inputs) == 0:
         return {"n": 0, "token": None, "exact": None, "nll": None, "brier": None}
     rows = max(1, PART // inputs.shape[1])
-    parts = [compare(score, inputs[i:i + rows], targets[i:i + rows]) for i in range(0, len(inputs), rows)]
+    parts = each(lambda i: compare(score, inputs[i:i + rows], targets[i:i + rows]), range(0, len(inputs), rows))
     nll, brier, right = (np.concatenate(values) for values in zip(*parts))
     return {
         "n": len(inputs),
@@ -57,11 +60,11 @@ def compare(score, inputs, targets):
     return -hit, (np.exp(logp) ** 2).sum(axis=1) - 2 * np.exp(hit) + 1, right
 
 
-def evaluate(score, task, config, length, split, most):
-    """The numbers of one length on up to `most` different problems of a split."""
+def problems(task, config, length, split, most):
+    """Up to `most` different problems of a split: inputs (B, T), targets (B, T) with -1 where nothing is scored"""
     stream = TEST if split == "test" else VALID
     tokens, answer = tasks.problems(task, Random(config.seed, stream, length), length, most, split)
-    return measure(score, *tasks.shift(task, tokens, answer, score_end=False))
+    return tasks.shift(task, tokens, answer, score_end=False)
 
 
 def evaluate_all(score, task, config):
@@ -69,6 +72,6 @@ def evaluate_all(score, task, config):
     table = {}
     for length in task.lengths:
         chance_token, chance_exact = tasks.chance(task, length)
-        table[length] = evaluate(score, task, config, length, "test", config.test_items)
+        table[length] = measure(score, *problems(task, config, length, "test", config.test_items))
         table[length] |= {"chance_token": chance_token, "chance_exact": chance_exact}
     return table

@@ -13,12 +13,14 @@ from .ops import (
     cross_entropy_forward,
     embedding_backward,
     embedding_forward,
+    head_norm_backward,
+    head_norm_forward,
     linear_attention_backward,
     linear_attention_forward,
     linear_backward,
     linear_forward,
-    rmsnorm_backward,
-    rmsnorm_forward,
+    norm_linear_backward,
+    norm_linear_forward,
     rope_backward,
     rope_forward,
     rope_table,
@@ -30,95 +32,145 @@ ATTENTION_FORWARD = {"softmax": attention_forward, "linear": linear_attention_fo
 ATTENTION_BACKWARD = {"softmax": attention_backward, "linear": linear_attention_backward}
 
 
-def split_heads(u, config, batch):
-    """Views of q, k and v in their fused product: u (N, (H+2G)K) -> q (B, H, T, K), k, v (B, G, T, K)"""
-    H, G, K = config.heads, config.kv_heads, config.head_dim
-    u = u.reshape(batch, -1, H + 2 * G, K).swapaxes(1, 2)
-    return u[:, :H], u[:, H:H + G], u[:, H + G:]
+def split_heads(u, config):
+    """Views of q, k and v in their fused product: u (B, T, (H+2G)K) -> q (B, T, HK), k, v (B, T, GK)"""
+    q_width, kv_width = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    return u[..., :q_width], u[..., q_width:q_width + kv_width], u[..., q_width + kv_width:]
 
 
-def block_forward(p, l, x, config, cis, batch):
+def gate_and_up(w13):
+    """The two matrices in w13: (2F, D) -> (2, F, D), a view"""
+    return w13.reshape(2, -1, w13.shape[1])
+
+
+def rope_tables(config, positions, dtype):
+    """rope_forward's tables for q, which also scales by K^-0.5, and for k.      positions (B, T) -> (B, T, HK/2), (B, T, GK/2)"""
+    cis = rope_table(positions, config.head_dim, config.rope_theta, dtype)
+    return np.tile(cis * config.head_dim**-0.5, config.heads), np.tile(cis, config.kv_heads)
+
+
+def qkv_forward(p, l, x, config, tokens):
+    """q, k and v of layer l side by side, before positions.      x (N, D), tokens (N,) -> u (N, (H+2G)K)
+
+    In the first layer x is the embedding, so u depends on the token alone: it is computed once for each token of the vocabulary,
+    and looked up as the embedding is.
+    """
+    if l > 0 or config.vocab > len(tokens):
+        u, c_norm_linear = norm_linear_forward(x, p.norm1[l], p.wqkv[l], config.norm_eps)
+        return u, (c_norm_linear, None)
+    table, c_norm_linear = norm_linear_forward(p.embed, p.norm1[l], p.wqkv[l], config.norm_eps)
+    u, c_embedding = embedding_forward(tokens, table)
+    return u, (c_norm_linear, c_embedding)
+
+
+def qkv_backward(g, l, du, c_qkv):
+    """du (N, (H+2G)K) -> dx (N, D) and None; or, where u was looked up, None and the embedding's gradient (V, D)"""
+    c_norm_linear, c_embedding = c_qkv
+    if c_embedding is not None:
+        du = embedding_backward(du, c_embedding)
+    dx, g.norm1[l], g.wqkv[l] = norm_linear_backward(du, c_norm_linear)
+    return (dx, None) if c_embedding is None else (None, dx)
+
+
+def block_forward(p, l, x, config, cis, tokens, rows):
     """Layer l: x plus what attention brings from the past, plus what the feed-forward makes of it.
 
-    x (N, D), cis (B, 1, T, K/2) or None for no positions -> x (N, D)
+    x (N, D), cis: rope_tables, tokens (N,), rows: indices (M,) of those rows that are needed behind this layer, None for all
+    -> x (N, D) or (M, D)
     """
-    c = {}
-    n, c["norm1"] = rmsnorm_forward(x, p.norm1[l], config.norm_eps)
-    u, c["wqkv"] = linear_forward(n, p.wqkv[l])
-    q, k, v = split_heads(u, config, batch)
+    c = {"rows": rows}
+    time = cis[0].shape[1]
+    u, c["qkv"] = qkv_forward(p, l, x, config, tokens)
+    q, k, v = split_heads(u.reshape(-1, time, u.shape[1]), config)
     if config.qk_norm:
-        q, c["norm_q"] = rmsnorm_forward(q, p.norm_q[l], config.norm_eps)
-        k, c["norm_k"] = rmsnorm_forward(k, p.norm_k[l], config.norm_eps)
-    if cis is not None:
-        q, c["rope"] = rope_forward(q, cis)
-        k, _ = rope_forward(k, cis)
+        q, c["norm_q"] = head_norm_forward(q, p.norm_q[l], config.norm_eps)
+        k, c["norm_k"] = head_norm_forward(k, p.norm_k[l], config.norm_eps)
+    q, c["rope_q"] = rope_forward(q, cis[0])
+    k, c["rope_k"] = rope_forward(k, cis[1])
+    q, k, v = (h.reshape(-1, time, h.shape[2] // config.head_dim, config.head_dim) for h in (q, k, v))
     y, c["attention"] = ATTENTION_FORWARD[config.attention](q, k, v)
-    y = y.swapaxes(1, 2).reshape(len(x), -1)                # (B, H, T, K) -> (N, HK)
+    c["shape"] = y.shape
+    y = y.reshape(len(x), -1)
+    if rows is not None:
+        x, y = x[rows], y[rows]
     o, c["wo"] = linear_forward(y, p.wo[l])
-    x = x + o
+    o += x                                                  # x = x + o, without a third array
+    x = o
     if config.ffn_dim:
-        n, c["norm2"] = rmsnorm_forward(x, p.norm2[l], config.norm_eps)
-        u, c["w13"] = linear_forward(n, p.w13[l])
+        u, c["w13"] = norm_linear_forward(x, p.norm2[l], gate_and_up(p.w13[l]), config.norm_eps)
         h, c["swiglu"] = swiglu_forward(u)
         o, c["w2"] = linear_forward(h, p.w2[l])
-        x = x + o
+        o += x
+        x = o
     return x, c
 
 
-def block_backward(g, l, dx, config, batch, c):
-    """The lines of block_forward from the bottom up.  Writes layer l of the gradients g, returns dx (N, D)."""
+def block_backward(g, l, dx, config, c):
+    """The lines of block_forward from the bottom up; writes layer l of the gradients g.
+
+    dx (N, D) or (M, D) -> dx (N, D), and the embedding's gradient by way of qkv_forward's table, or None
+    """
     if config.ffn_dim:
         dh, g.w2[l] = linear_backward(dx, c["w2"])
         du = swiglu_backward(dh, c["swiglu"])
-        dn, g.w13[l] = linear_backward(du, c["w13"])
-        dr, g.norm2[l] = rmsnorm_backward(dn, c["norm2"])
-        dx = dx + dr                                        # x went on unchanged and into the norm: both gradients add
+        dr, g.norm2[l], gate_and_up(g.w13[l])[:] = norm_linear_backward(du, c["w13"])
+        dr += dx                                            # x went on unchanged and into the norm: both gradients add
+        dx = dr
     dy, g.wo[l] = linear_backward(dx, c["wo"])
-    dy = dy.reshape(batch, -1, config.heads, config.head_dim).swapaxes(1, 2)
-    dq, dk, dv = ATTENTION_BACKWARD[config.attention](dy, c["attention"])
-    if "rope" in c:
-        dq = rope_backward(dq, c["rope"])
-        dk = rope_backward(dk, c["rope"])
+    batch, time, *_ = c["shape"]
+    if c["rows"] is not None:
+        dx, dy = (scatter_rows(d, c["rows"], batch * time) for d in (dx, dy))
+    dq, dk, dv = ATTENTION_BACKWARD[config.attention](dy.reshape(c["shape"]), c["attention"])
+    dq, dk, dv = (d.reshape(batch, time, -1) for d in (dq, dk, dv))
+    dq = rope_backward(dq, c["rope_q"])
+    dk = rope_backward(dk, c["rope_k"])
     if config.qk_norm:
-        dq, g.norm_q[l] = rmsnorm_backward(dq, c["norm_q"])
-        dk, g.norm_k[l] = rmsnorm_backward(dk, c["norm_k"])
-    du = np.concatenate([dq, dk, dv], axis=1).swapaxes(1, 2).reshape(len(dx), -1)
-    dn, g.wqkv[l] = linear_backward(du, c["wqkv"])
-    dr, g.norm1[l] = rmsnorm_backward(dn, c["norm1"])
-    return dx + dr
+        dq, g.norm_q[l] = head_norm_backward(dq, c["norm_q"])
+        dk, g.norm_k[l] = head_norm_backward(dk, c["norm_k"])
+    du = np.concatenate([dq, dk, dv], axis=-1).reshape(batch * time, -1)
+    dr, dembed = qkv_backward(g, l, du, c["qkv"])
+    if dr is not None:
+        dr += dx
+        dx = dr
+    return dx, dembed
+
+
+def scatter_rows(x, rows, size):
+    """(size, D) of zeros but for x (M, D) at `rows`: what x[rows] was taken from gets back the gradient of it"""
+    out = np.zeros((size, x.shape[1]), x.dtype)
+    out[rows] = x
+    return out
 
 
 def model_forward(p, config, tokens, rows, positions=None):
-    """Logits at the chosen rows only: a row that is not scored needs no product with the whole vocabulary.
+    """Logits at the chosen rows only.  A row that is not scored needs no product with the whole vocabulary, and in the last
+    layer, behind attention, it is not needed at all.
 
-    tokens (B, T) int, rows (M,) indices into the N = B*T rows, positions (B, T) int or None for 0..T-1 -> logits (M, V)
+    tokens (B, T) int, rows (M,) ascending indices into the N = B*T rows, positions (B, T) int or None for 0..T-1 -> logits (M, V)
     """
-    batch, time = tokens.shape
-    cis = None
-    if config.rope_theta:
-        if positions is None:
-            positions = np.arange(time)[None]
-        cis = rope_table(positions, config.head_dim, config.rope_theta, p.flat.dtype)
-    x, c_embed = embedding_forward(tokens.ravel(), p.embed)
+    if positions is None:
+        positions = np.arange(tokens.shape[1])[None]
+    cis = rope_tables(config, positions, p.flat.dtype)
+    tokens = tokens.ravel()
+    x, c_embedding = embedding_forward(tokens, p.embed)
     c_blocks = []
     for l in range(config.layers):
-        x, c_block = block_forward(p, l, x, config, cis, batch)
+        chosen = rows if l == config.layers - 1 and len(rows) < len(tokens) else None
+        x, c_block = block_forward(p, l, x, config, cis, tokens, chosen)
         c_blocks.append(c_block)
-    n, c_norm_f = rmsnorm_forward(x[rows], p.norm_f, config.norm_eps)
-    logits, c_head = linear_forward(n, p.embed if config.tied else p.head)
-    return logits, (c_embed, c_blocks, c_norm_f, c_head, rows, batch, x.shape)
+    logits, c_head = norm_linear_forward(x, p.norm_f, p.embed if config.tied else p.head, config.norm_eps)
+    return logits, (c_embedding, c_blocks, c_head)
 
 
 def model_backward(g, config, dlogits, cache):
     """dlogits (M, V) -> all of g.  Every tensor is assigned, not added to, so calling twice gives the same."""
-    c_embed, c_blocks, c_norm_f, c_head, rows, batch, shape = cache
-    dn, dhead = linear_backward(dlogits, c_head)
-    dx_rows, g.norm_f[:] = rmsnorm_backward(dn, c_norm_f)
-    dx = np.zeros(shape, dlogits.dtype)
-    dx[rows] = dx_rows
+    c_embedding, c_blocks, c_head = cache
+    dx, g.norm_f[:], dhead = norm_linear_backward(dlogits, c_head)
     for l in reversed(range(config.layers)):
-        dx = block_backward(g, l, dx, config, batch, c_blocks[l])
-    g.embed[:] = embedding_backward(dx, c_embed)
+        dx, dembed = block_backward(g, l, dx, config, c_blocks[l])
+    g.embed[:] = embedding_backward(dx, c_embedding)
+    if dembed is not None:
+        g.embed += dembed
     if config.tied:
         g.embed += dhead            # one tensor in two places: its gradients add
     else:
@@ -147,9 +199,10 @@ def logits(p, config, tokens, positions=None):
 
 
 def train_flops(config, inputs, targets):
-    """FLOPs of one training step: 2 a multiply-add, the backward twice the forward.      inputs, targets (B, T)
+    """FLOPs that a training step asks for: 2 a multiply-add, the backward twice the forward.      inputs, targets (B, T)
 
-    Matrix products only.  Attention counts as causal, (T+1)/2 keys a query on average; the head only where it is scored.
+    Matrix products only.  Attention counts as causal, (T+1)/2 keys a query on average; the head only where it is scored.  What
+    model_forward saves in the first and the last layer is not deducted: it is a way to compute the same model.
     """
     c, T = config, inputs.shape[1]
     q_width, kv_width = c.heads * c.head_dim, c.kv_heads * c.head_dim

@@ -126,7 +126,7 @@ def digits(numbers, width, base=10):
 def row_hash(tokens):
     """One number in [0, 1) a row, spread evenly, equal for equal rows on every machine.      tokens (B, S) -> (B,)"""
     h = np.full(len(tokens), 0x9E3779B97F4A7C15, np.uint64)
-    for column in tokens.T.astype(np.uint64):
+    for column in np.ascontiguousarray(tokens.T, np.uint64):
         h = (h ^ column) * np.uint64(0xBF58476D1CE4E5B9)
         h ^= h >> np.uint64(29)
     return (h >> np.uint64(11)) * 2.0**-53

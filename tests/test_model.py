@@ -4,6 +4,7 @@ Two independent witnesses for the gradient: finite differences, which know only 
 (HIPS autograd) of a second model below, written from the formulas in another style.  All in float64, where a wrong factor cannot
 hide in rounding.
 """
+import dataclasses
 import hashlib
 import random
 
@@ -14,7 +15,7 @@ from autograd import value_and_grad
 from helpers import derivative, random_batch, random_config, random_params
 
 from minitron.config import Config
-from minitron.model import logits, loss_and_gradients, model_forward
+from minitron.model import logits, loss_and_gradients, model_backward, model_forward
 from minitron.params import ALIGN, Params, decay_mask, init
 from minitron.rng import Random
 
@@ -207,6 +208,73 @@ def test_a_batch_without_labels_has_no_gradient():
     """So a shard may hold none."""
     loss, g = loss_of(random_params(CONFIG, 0), CONFIG, (np.zeros((2, 3), int), np.full((2, 3), -1), None))
     assert loss == 0 and not g.flat.any()
+
+
+# ---- two ways to the same numbers ------------------------------------------------------------------------------------
+
+
+def forward_and_backward(p, config, shape, tokens, rows, dlogits):
+    """-> logits at the rows, gradients of sum(dlogits * logits), cache.      config is the model's, shape its parameters'"""
+    out, cache = model_forward(p, config, tokens, rows)
+    g = Params(shape, p.flat.dtype)
+    g.flat[:] = np.nan
+    model_backward(g, config, dlogits, cache)
+    return out, g.tensors(), cache
+
+
+def assert_same(one, other):
+    """Tensor by tensor, to 1e-12 of its largest number.  What is zero (norm_q where T = 1) is left with 1e-15 of all."""
+    largest = max(np.abs(tensor).max() for tensor in other.values())
+    for name, tensor in one.items():
+        assert np.abs(tensor - other[name]).max() <= 1e-12 * np.abs(other[name]).max() + 1e-15 * largest, name
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_looked_up_and_computed_first_layer_are_the_same(seed):
+    """With as many tokens as words the first layer's q, k and v come from a table; a config that claims to have more words makes
+    the same model compute them for each token.  Nothing else looks at config.vocab."""
+    config = random_config(seed)
+    more = dataclasses.replace(config, vocab=49)
+    p, r = random_params(config, seed), np.random.RandomState(seed)
+    tokens, rows = r.randint(0, config.vocab, (3, 16)), np.arange(48)
+    dlogits = r.randn(48, config.vocab)
+    looked_up, g, cache = forward_and_backward(p, config, config, tokens, rows, dlogits)
+    computed, wanted, other = forward_and_backward(p, more, config, tokens, rows, dlogits)
+    assert cache[1][0]["qkv"][1] is not None and other[1][0]["qkv"][1] is None          # each went its own way
+    np.testing.assert_allclose(looked_up, computed, rtol=1e-12, atol=1e-12 * np.abs(computed).max())
+    assert_same(g, wanted)
+
+
+@pytest.mark.parametrize("count", [1, 7, 23])
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_that_are_not_scored_are_left_out(seed, count):
+    """The last layer computes the scored rows only: their logits are those of scoring all, and the gradients those of all rows
+    with a weight of zero on the others."""
+    config = random_config(seed)
+    p, r = random_params(config, seed), np.random.RandomState(seed)
+    tokens, rows = r.randint(0, config.vocab, (3, 8)), np.sort(r.permutation(24)[:count])
+    dlogits = np.zeros((24, config.vocab))
+    dlogits[rows] = r.randn(count, config.vocab)
+    some, g, _ = forward_and_backward(p, config, config, tokens, rows, dlogits[rows])
+    every, wanted, _ = forward_and_backward(p, config, config, tokens, np.arange(24), dlogits)
+    np.testing.assert_allclose(some, every[rows], rtol=1e-12, atol=1e-12 * np.abs(every).max())
+    assert_same(g, wanted)
+
+
+@pytest.mark.parametrize("time", [8, 128])
+@pytest.mark.parametrize("seed", range(10))
+def test_the_same_call_gives_the_same_bits(seed, time):
+    """Whatever was computed in between: no array that is kept or shared has been written to."""
+    config = random_config(seed)
+    p, r = random_params(config, seed, np.float32), np.random.RandomState(seed)
+    inputs, targets = r.randint(0, config.vocab, (2, 3, time))
+    targets[r.rand(3, time) < 0.3] = -1
+    results = set()
+    for _ in range(2):
+        loss, g = loss_of(p, config, (inputs, targets, None))
+        results.add((loss, g.flat.tobytes(), logits(p, config, inputs).tobytes()))
+        loss_of(random_params(config, seed + 1, np.float32), config, (inputs[:, ::-1], targets, None))
+    assert len(results) == 1
 
 
 # ---- what depends on what --------------------------------------------------------------------------------------------

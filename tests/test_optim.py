@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import random_config, random_params
 
+from minitron import parallel
 from minitron.config import Config
 from minitron.model import loss_and_gradients
 from minitron.optim import adamw, clip, learning_rate
@@ -134,6 +135,25 @@ def test_bits_do_not_depend_on_threads():
                 bits.add((loss, token, g.flat.tobytes()))
     assert len(bits) == 1
     assert np.linalg.norm(g.flat - whole.flat) < 1e-5 * np.linalg.norm(whole.flat)      # measured: 4e-7
+
+
+@pytest.mark.parametrize("size", [1, 6, 7, 8, 20, 21])
+def test_pieces_cover_a_vector_once(monkeypatch, size):
+    monkeypatch.setattr(parallel, "PIECE", 7)
+    visits = np.zeros(size, int)
+
+    def visit(piece):
+        visits[piece] += 1
+
+    with Workers(run_config(2)) as workers:
+        workers.by_piece(visit, size)
+    assert visits.tolist() == [1] * size
+
+
+def test_an_error_in_a_piece_reaches_the_caller(monkeypatch):
+    monkeypatch.setattr(parallel, "PIECE", 7)
+    with Workers(run_config(2)) as workers, pytest.raises(ZeroDivisionError):
+        workers.by_piece(lambda piece: 1 // (piece.start - 7), 20)
 
 
 def test_an_error_in_a_thread_reaches_the_caller():

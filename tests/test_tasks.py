@@ -193,7 +193,7 @@ def test_evaluation_scores_the_answer_and_nothing_else(name, text):
         asked.append((inputs, wanted))
         return np.zeros((wanted.sum(), len(task.pieces)))
 
-    numbers = evaluate.evaluate(score, task, config, task.length, "test", most=10)
+    numbers = evaluate.measure(score, *evaluate.problems(task, config, task.length, "test", most=10))
     assert numbers["n"] == 10
     assert numbers["nll"] == pytest.approx(np.log(len(task.pieces)), rel=1e-12)     # all logits equal: uniform, in float64
     for inputs, wanted in asked:

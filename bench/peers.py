@@ -1,0 +1,124 @@
+"""The same model, loss and AdamW in PyTorch and in JAX, written as their users would write them for speed on a processor.
+
+A peer is made of a shape, the weights that minitron starts from, {name: array}, and a batch.  It is a function step(), which
+trains one step and returns the loss before it.  PyTorch: scaled_dot_product_attention, rms_norm, fused AdamW.
+"""
+import numpy as np
+
+LR, BETA1, BETA2, EPS, DECAY = 1e-3, 0.9, 0.99, 1e-8, 0.01
+
+
+def angles(shape):
+    """(T, K/2)"""
+    K = shape.dim // shape.heads
+    return np.arange(shape.time)[:, None] * 10000.0 ** (-np.arange(0, K, 2) / K)
+
+
+def torch_step(shape, weights, inputs, targets, compiled):
+    import torch
+    import torch.nn.functional as F
+
+    s = shape
+    K = s.dim // s.heads
+    p = {name: [torch.nn.Parameter(torch.tensor(w)) for w in (tensor if tensor.ndim > 2 or name in s.per_layer else [tensor])]
+         for name, tensor in weights.items()}
+    table = torch.tensor(angles(s))
+    cis, cos, sin = torch.polar(torch.ones_like(table), table).to(torch.complex64), table.cos().float(), table.sin().float()
+
+    def rope(x):        # (B, H, T, K); complex numbers are faster in eager mode, and torch.compile does not compile them
+        pairs = x.reshape(*x.shape[:-1], K // 2, 2)
+        if not compiled:
+            return torch.view_as_real(torch.view_as_complex(pairs) * cis).flatten(-2)
+        a, b = pairs.unbind(-1)
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
+
+    def loss(inputs, targets):
+        x = F.embedding(inputs, p["embed"][0])
+        for l in range(s.layers):
+            n = F.rms_norm(x, (s.dim,), p["norm1"][l], 1e-5)
+            q, k, v = F.linear(n, p["wqkv"][l]).view(s.batch, s.time, 3, s.heads, K).permute(2, 0, 3, 1, 4)
+            if s.qk_norm:
+                q, k = F.rms_norm(q, (K,), p["norm_q"][l], 1e-5), F.rms_norm(k, (K,), p["norm_k"][l], 1e-5)
+            y = F.scaled_dot_product_attention(rope(q), rope(k), v, is_causal=True)
+            x = x + F.linear(y.transpose(1, 2).reshape(s.batch, s.time, s.dim), p["wo"][l])
+            n = F.rms_norm(x, (s.dim,), p["norm2"][l], 1e-5)
+            gate, up = F.linear(n, p["w13"][l]).chunk(2, -1)
+            x = x + F.linear(F.silu(gate) * up, p["w2"][l])
+        logits = F.linear(F.rms_norm(x, (s.dim,), p["norm_f"][0], 1e-5), p["embed"][0])
+        return F.cross_entropy(logits.view(-1, s.vocab), targets.view(-1))
+
+    norms = [w for name, tensors in p.items() for w in tensors if name.startswith("norm")]
+    others = [w for name, tensors in p.items() for w in tensors if not name.startswith("norm")]
+    optimizer = torch.optim.AdamW([{"params": norms, "weight_decay": 0}, {"params": others, "weight_decay": DECAY}],
+                                  lr=LR, betas=(BETA1, BETA2), eps=EPS, fused=True)
+    inputs, targets = torch.tensor(inputs), torch.tensor(targets)
+    forward = torch.compile(loss) if compiled else loss
+
+    def step():
+        optimizer.zero_grad()
+        value = forward(inputs, targets)
+        value.backward()
+        optimizer.step()
+        return value.item()
+
+    return step
+
+
+def torch_eager(shape, weights, inputs, targets):
+    return torch_step(shape, weights, inputs, targets, compiled=False)
+
+
+def torch_compile(shape, weights, inputs, targets):
+    return torch_step(shape, weights, inputs, targets, compiled=True)
+
+
+def jax_jit(shape, weights, inputs, targets):
+    import jax
+    import jax.numpy as jnp
+
+    s = shape
+    K = s.dim // s.heads
+    cos, sin = jnp.cos(angles(s)).astype(jnp.float32)[:, None], jnp.sin(angles(s)).astype(jnp.float32)[:, None]
+    future = jnp.triu(jnp.full((s.time, s.time), -jnp.inf, jnp.float32), 1)
+
+    def norm(x, w):
+        return w * x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-5)
+
+    def rope(x):        # (B, T, H, K)
+        a, b = x[..., 0::2], x[..., 1::2]
+        return jnp.stack((a * cos - b * sin, a * sin + b * cos), -1).reshape(x.shape)
+
+    def loss(p, inputs, targets):
+        x = p["embed"][inputs]
+        for l in range(s.layers):
+            u = (norm(x, p["norm1"][l]) @ p["wqkv"][l].T).reshape(s.batch, s.time, 3, s.heads, K)
+            q, k, v = u[:, :, 0], u[:, :, 1], u[:, :, 2]
+            if s.qk_norm:
+                q, k = norm(q, p["norm_q"][l]), norm(k, p["norm_k"][l])
+            a = jax.nn.softmax(jnp.einsum("bqhk,bthk->bhqt", rope(q), rope(k)) * K**-0.5 + future)
+            x = x + jnp.einsum("bhqt,bthk->bqhk", a, v).reshape(x.shape) @ p["wo"][l].T
+            gate, up = jnp.split(norm(x, p["norm2"][l]) @ p["w13"][l].T, 2, -1)
+            x = x + (jax.nn.silu(gate) * up) @ p["w2"][l].T
+        logp = jax.nn.log_softmax(norm(x, p["norm_f"]) @ p["embed"].T)
+        return -jnp.mean(jnp.take_along_axis(logp, targets[..., None], -1))
+
+    def train(p, m, v, t, inputs, targets):
+        value, g = jax.value_and_grad(loss)(p, inputs, targets)
+        for name in p:
+            m[name] = BETA1 * m[name] + (1 - BETA1) * g[name]
+            v[name] = BETA2 * v[name] + (1 - BETA2) * g[name] ** 2
+            update = m[name] / (1 - BETA1**t) / (jnp.sqrt(v[name] / (1 - BETA2**t)) + EPS)
+            decay = 0 if name.startswith("norm") else DECAY
+            p[name] = p[name] - LR * (update + decay * p[name])
+        return value, p, m, v
+
+    train = jax.jit(train, donate_argnums=(0, 1, 2))
+    p = {name: jnp.asarray(w) for name, w in weights.items()}
+    state = [p, {name: jnp.zeros_like(w) for name, w in p.items()}, {name: jnp.zeros_like(w) for name, w in p.items()}]
+    inputs, targets, steps = jnp.asarray(inputs), jnp.asarray(targets), iter(range(1, 10**9))
+
+    def step():
+        value, *state[:] = train(*state, float(next(steps)), inputs, targets)
+        return float(value)
+
+    return step
