@@ -151,7 +151,7 @@ def training_batch(task, config, step):
 def look(run, workers, loss):
     """Add a point to the learning curve: the batch's loss, and how the held-out problems go that are not the test."""
     score = evaluate.numpy_scorer(run.p, run.config)
-    numbers = evaluate.measure(score, *run.held_out, each=workers.pool.map)
+    numbers = evaluate.measure(score, *run.held_out, each=workers.map)
     point = {"step": run.progress["step"], "loss": loss} | {name: numbers[name] for name in ("n", "nll", "token", "exact")}
     run.progress["curve"].append(point)
     solved = run.task.ends and point["n"] >= ENOUGH and point["exact"] >= SOLVED

@@ -15,7 +15,7 @@ from .environment import available_cpus
 from .model import loss_and_gradients
 from .params import Params
 
-PIECE = 2**15       # entries of a flat vector that a thread works on at a time
+SMALL = 2**18       # a flat vector of so few entries is worked on by one thread
 
 
 @lru_cache(maxsize=1)
@@ -50,13 +50,31 @@ class Workers:
         keep_memory()
         self.config = config
         self.gradients = [Params(config) for _ in range(config.shards)]
-        self.pool = ThreadPoolExecutor(min(config.shards, threads or available_cpus()), initializer=quiet)
+        self.threads = min(config.shards, threads or available_cpus())
+        self.pool = ThreadPoolExecutor(self.threads, initializer=quiet)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
         self.pool.shutdown()
+
+    def map(self, work, items):
+        """[work(item) for item in items], on all threads, of which the calling one is the first: it is awake already."""
+        items = list(items)
+        results, todo = [None] * len(items), iter(range(len(items)))
+
+        def run():
+            for i in todo:                  # one iterator for all threads: each takes the next item that nobody has taken
+                results[i] = work(items[i])
+
+        others = [self.pool.submit(run) for _ in range(min(self.threads, len(items)) - 1)]
+        try:
+            run()
+        finally:
+            for other in others:
+                other.result()
+        return results
 
     def gradient(self, p, inputs, targets):
         """Mean loss over the batch's scored tokens in nats, share of them predicted right, and the gradient (Params).
@@ -69,7 +87,7 @@ class Workers:
             return loss_and_gradients(p, self.gradients[shard], self.config, *pieces[shard], 1 / scored)
 
         pieces = list(zip(np.array_split(inputs, self.config.shards), np.array_split(targets, self.config.shards)))
-        losses, right = zip(*self.pool.map(run, range(self.config.shards)))
+        losses, right = zip(*self.map(run, range(self.config.shards)))
         total, *others = self.gradients
 
         def add(piece):
@@ -80,10 +98,10 @@ class Workers:
         return sum(losses), sum(right) / scored, total
 
     def by_piece(self, work, size):
-        """work(slice) over pieces of 0..size-1 on all threads, for what is done to each entry of a flat vector by itself.
+        """work(slice) for slices that make up 0..size-1: one a thread, or one in all where threads would wait more than work.
 
-        A piece of each of AdamW's vectors fits into a core's own cache together: MEASURE.
+        For what is done to each entry of a flat vector by itself.  AdamW of 400,000: 0.47 ms on two threads, 0.62 ms on one;
+        of 100,000: 0.27 and 0.15.
         """
-        pieces = [slice(start, start + PIECE) for start in range(0, size, PIECE)]
-        for _ in map(work, pieces) if len(pieces) == 1 else self.pool.map(work, pieces):
-            pass
+        count = self.threads if size > SMALL else 1
+        self.map(work, [slice(size * i // count, size * (i + 1) // count) for i in range(count)])

@@ -106,16 +106,17 @@ def join(vocab, *parts):
     """Rows from their parts: "+" is the same character in each row, an array (B, n) of token ids is part of the
     problem, and an array in a list, [array], is scored: the answer.      -> tokens (B, S) int64, answer (B, S) bool
     """
-    batch = next(len(part[0] if isinstance(part, list) else part) for part in parts if not isinstance(part, str))
-    tokens, answer = [], []
-    for part in parts:
-        scored = isinstance(part, list)
-        ids = part[0] if scored else part
-        if isinstance(part, str):
-            ids = np.tile(np.array([vocab.index(character) for character in part], np.int64), (batch, 1))
-        tokens.append(ids)
-        answer.append(np.full(ids.shape, scored))
-    return np.concatenate(tokens, axis=1), np.concatenate(answer, axis=1)
+    columns = [part[0] if isinstance(part, list) else part for part in parts]
+    widths = [len(column) if isinstance(column, str) else column.shape[1] for column in columns]
+    batch = next(len(column) for column in columns if not isinstance(column, str))
+    tokens, answer = np.empty((batch, sum(widths)), np.int64), np.zeros((batch, sum(widths)), bool)
+    start = 0
+    for part, column, width in zip(parts, columns, widths):
+        there = slice(start, start + width)
+        tokens[:, there] = [vocab.index(character) for character in column] if isinstance(column, str) else column
+        answer[:, there] = isinstance(part, list)
+        start += width
+    return tokens, answer
 
 
 def digits(numbers, width, base=10):
@@ -146,7 +147,9 @@ def split_by_hash(sample, variant, train_fraction, mirror):
         while rows < batch and (rows or attempt < 7):
             wanted = min(max(int(1.1 * (batch - rows) / (high - low)) + 16, 64 * 4**attempt), 2**18)
             tokens, answer = sample(rng, length, wanted, variant)
-            h = row_hash(tokens) if mirror is None else (row_hash(tokens) + row_hash(mirror(tokens))) % 1
+            h = row_hash(tokens)
+            if mirror is not None:
+                h = (h + row_hash(mirror(tokens))) % 1
             inside = (low <= h) & (h < high)
             found.append((tokens[inside], answer[inside]))
             rows += int(inside.sum())

@@ -13,8 +13,6 @@ Length: digits of each number, with leading zeros; the answer has one more.  7+5
 Source: Lee et al. 2023, arXiv:2307.03381, for plain against reversed.
 Expect: README.md shows one run at dim 128 and one at dim 8.
 """
-import numpy as np
-
 from . import digits, join
 
 VOCAB = "0123456789+="
@@ -32,6 +30,7 @@ def sample(rng, length, batch, variant):
 
 def mirror(tokens):
     """a+b=c -> b+a=c"""
-    plus = (tokens[0] == VOCAB.index("+")).argmax()
-    a, sign, b, rest = np.split(tokens, [plus, plus + 1, 2 * plus + 1], axis=1)
-    return np.concatenate([b, sign, a, rest], axis=1)
+    length = (tokens[0] == VOCAB.index("+")).argmax()
+    twin = tokens.copy()
+    twin[:, :length], twin[:, length + 1:2 * length + 1] = tokens[:, length + 1:2 * length + 1], tokens[:, :length]
+    return twin

@@ -139,21 +139,22 @@ def test_bits_do_not_depend_on_threads():
 
 @pytest.mark.parametrize("size", [1, 6, 7, 8, 20, 21])
 def test_pieces_cover_a_vector_once(monkeypatch, size):
-    monkeypatch.setattr(parallel, "PIECE", 7)
-    visits = np.zeros(size, int)
+    monkeypatch.setattr(parallel, "SMALL", 7)
+    visits, pieces = np.zeros(size, int), []
 
     def visit(piece):
         visits[piece] += 1
+        pieces.append(piece)
 
-    with Workers(run_config(2)) as workers:
+    with Workers(run_config(3), threads=3) as workers:
         workers.by_piece(visit, size)
-    assert visits.tolist() == [1] * size
+    assert visits.tolist() == [1] * size and len(pieces) == (1 if size <= 7 else 3)
 
 
 def test_an_error_in_a_piece_reaches_the_caller(monkeypatch):
-    monkeypatch.setattr(parallel, "PIECE", 7)
-    with Workers(run_config(2)) as workers, pytest.raises(ZeroDivisionError):
-        workers.by_piece(lambda piece: 1 // (piece.start - 7), 20)
+    monkeypatch.setattr(parallel, "SMALL", 7)
+    with Workers(run_config(2), threads=2) as workers, pytest.raises(ZeroDivisionError):
+        workers.by_piece(lambda piece: 1 // (piece.start - 10), 20)
 
 
 def test_an_error_in_a_thread_reaches_the_caller():

@@ -111,7 +111,7 @@ PLANTED = [
     ("a shard forgotten", "parallel.py",
      "total, *others = ", "total, _, *others = ", "test_optim.py::test_shards_add_up_to_the_batch[5-3]"),
     ("last piece of a vector left out", "parallel.py",
-     "range(0, size, PIECE)", "range(0, size - 1, PIECE)", "test_optim.py::test_pieces_cover_a_vector_once"),
+     "for i in range(count)]", "for i in range(max(count - 1, 1))]", "test_optim.py::test_pieces_cover_a_vector_once"),
     ("shards write into one buffer", "parallel.py",
      "[Params(config) for _ in range(config.shards)]", "[Params(config)] * config.shards",
      "test_optim.py::test_bits_do_not_depend_on_threads"),
