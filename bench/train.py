@@ -4,6 +4,7 @@
     python bench/train.py                   all shapes, every peer that is installed (pip install -e .[bench])
     python bench/train.py --shapes 0,2      some of them
     python bench/train.py --out FILE        append each shape's figures to FILE as a line of JSON
+    python bench/train.py --table FILE      the figures in FILE as the tables of docs/speed.md
 
 Each contender runs in a process of its own; they take turns of about a second, while the others wait, so that a machine that gets
 faster or slower does so for all.  A figure compares what was measured in the same turn; the median over the turns is printed.
@@ -31,6 +32,7 @@ import numpy as np
 import peers
 
 PEERS = {"torch_eager": "torch", "torch_compile": "torch", "jax_jit": "jax"}       # contender -> the package it needs
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 WARM_UP = 12        # steps before the first turn; compilers work in the first, and caches settle
 TURN = 0.8          # seconds
 
@@ -118,8 +120,10 @@ class Process:
 
     def __init__(self, name, index, folder, threads):
         environment = {key: value for key, value in os.environ.items() if key not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
-        # minitron's threads are its own, each with one of BLAS; the peers' libraries bring theirs.
-        environment |= {"OPENBLAS_NUM_THREADS": "1" if name == "minitron" else str(threads), "OMP_NUM_THREADS": str(threads)}
+        # minitron's threads are its own, each with one of BLAS; the peers' libraries bring theirs, which get all cores.  Each
+        # variable is set, since importing minitron, as this process did, sets those of BLAS to 1.
+        blas_threads = "1" if name == "minitron" else str(threads)
+        environment |= {variable: blas_threads for variable in BLAS_THREADS} | {"OMP_NUM_THREADS": str(threads)}
         command = [sys.executable, "-W", "ignore", __file__, "--contender", name, "--shapes", str(index), "--folder", str(folder)]
         self.process = subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -200,15 +204,37 @@ def report(shape, measured, out):
             file.write(json.dumps(figures) + "\n")
 
 
+def tables(path):
+    """The figures of a file in Markdown."""
+    lines = ["| V, T, L, H, D, B | minitron | PyTorch eager | torch.compile | JAX jit | times faster than each | of sgemm peak |",
+             "|---|---|---|---|---|---|---|"]
+    memory = ["| V, T, L, H, D, B | minitron | PyTorch eager | torch.compile | JAX jit |", "|---|---|---|---|---|"]
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        figures = json.loads(line)
+        s, ms, mib = figures["shape"], figures["ms"], figures["memory_mib"]
+        shape = ", ".join(str(s[key]) for key in ("vocab", "time", "layers", "heads", "dim", "batch"))
+        shape += ", qk-norm" * s["qk_norm"]
+        times = ", ".join(f"{figures['times_faster'][name]:.2f}" for name in PEERS if name in ms)
+        columns = [f"{ms[name]:.1f}" if name in ms else "" for name in ("minitron", *PEERS)]
+        share = f"{figures['share_of_peak']:.0%} of {figures['peak_gflops']}"
+        lines.append(f"| {shape} | {' | '.join(columns)} | {times} | {share} |")
+        memory.append(f"| {shape} | {' | '.join(str(mib.get(name, '')) for name in ('minitron', *PEERS))} |")
+    return "\n".join(lines), "\n".join(memory)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", default=",".join(map(str, range(len(SHAPES)))), help="which of the shapes, 0 to 5")
     parser.add_argument("--peers", default=",".join(PEERS), help="which peers (default all)")
     parser.add_argument("--rounds", type=int, default=9, help="turns each takes")
     parser.add_argument("--out", help="append the figures to this file")
+    parser.add_argument("--table", help="print this file's figures and end")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     flags = parser.parse_args()
+    if flags.table:
+        print("\n\n".join(tables(flags.table)))
+        return
     indices = [int(index) for index in flags.shapes.split(",")]
     if flags.contender:
         contender(flags.contender, SHAPES[indices[0]], flags.folder)
