@@ -75,7 +75,7 @@ def minitron(shape, weights, inputs, targets):
     for name, tensor in p.tensors().items():
         tensor[...] = weights[name]
     decay = peers.DECAY * decay_mask(config)
-    workers, steps = Workers(config), iter(range(1, 10**9))
+    workers, steps = Workers(config, int(os.environ["OMP_NUM_THREADS"])), iter(range(1, 10**9))
 
     def step():
         loss, _, g = workers.gradient(p, inputs, targets)
@@ -172,7 +172,7 @@ def check_losses(measured):
     return worst
 
 
-def report(shape, measured, out):
+def report(shape, measured, threads, out):
     from minitron.model import train_flops
     ms = {name: np.array(values["ms"]) for name, values in measured.items()}
     scored = np.zeros((shape.batch, shape.time), int)
@@ -181,6 +181,7 @@ def report(shape, measured, out):
     share = np.median(flops / ms["minitron"] * 1e3 / speed_limit)
     figures = {
         "shape": dataclasses.asdict(shape),
+        "threads": threads,
         "shards": shape.config().shards,
         "ms": {name: round(float(np.median(each)), 2) for name, each in ms.items() if name != "peak"},
         "tokens_per_second": round(float(scored.size / np.median(ms["minitron"]) * 1e3)),
@@ -192,7 +193,7 @@ def report(shape, measured, out):
     }
     s = shape
     print(f"\nV {s.vocab}  T {s.time}  L {s.layers}  H {s.heads}  D {s.dim}  B {s.batch}{'  qk-norm' if s.qk_norm else ''}   "
-          f"({figures['shards']} shards; losses agree to {figures['loss_difference']:.0e})")
+          f"({threads} threads, {figures['shards']} shards; losses agree to {figures['loss_difference']:.0e})")
     print(f"  {'':14} {'ms/step':>8} {'x minitron':>11} {'peak MiB':>9}")
     for name, each in figures["ms"].items():
         factor = f"{figures['times_faster'][name]:.2f}" if name in PEERS else "1"
@@ -227,6 +228,7 @@ def main():
     parser.add_argument("--shapes", default=",".join(map(str, range(len(SHAPES)))), help="which of the shapes, 0 to 5")
     parser.add_argument("--peers", default=",".join(PEERS), help="which peers (default all)")
     parser.add_argument("--rounds", type=int, default=9, help="turns each takes")
+    parser.add_argument("--threads", type=int, help="cores for each contender (default: all); 1 is what a cell of a sweep has")
     parser.add_argument("--out", help="append the figures to this file")
     parser.add_argument("--table", help="print this file's figures and end")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
@@ -240,13 +242,14 @@ def main():
         contender(flags.contender, SHAPES[indices[0]], flags.folder)
         return
     from minitron.environment import available_cpus
+    threads = flags.threads or available_cpus()
     wanted = [name for name in PEERS if name in flags.peers.split(",")]
     installed = [name for name in wanted if importlib.util.find_spec(PEERS[name])]
     for name in wanted:
         if name not in installed:
             print(f"bench: {name} is left out, since {PEERS[name]} is not installed: pip install -e .[bench]")
     for index in indices:
-        report(SHAPES[index], measure(index, ["minitron", "peak", *installed], flags.rounds, available_cpus()), flags.out)
+        report(SHAPES[index], measure(index, ["minitron", "peak", *installed], flags.rounds, threads), threads, flags.out)
 
 
 if __name__ == "__main__":

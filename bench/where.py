@@ -5,7 +5,7 @@
 
 One shard on one thread, so that nothing waits for anything; then the same beside a second shard on a second thread: the
 difference is what the two cores and Python's global lock cost each other.  Milliseconds a step, medians; the peak is NumPy's
-product of two 1024 x 1024 matrices on one thread.
+product of two 1024 x 1024 matrices on one thread.  At last, what a whole run spends around its steps.
 """
 import os
 import sys
@@ -18,12 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 
 import importlib.util
+import tempfile
 import time
 from collections import defaultdict
+from unittest import mock
 
 import numpy as np
 
 from minitron import model
+from minitron.config import Config
 from minitron.model import loss_and_gradients, train_flops
 from minitron.parallel import Workers
 from minitron.params import Params, init
@@ -122,6 +125,27 @@ def profile(shape):
     print("  " + ", ".join(f"{name} {value:.1f}" for name, value in sorted(ms.items(), key=lambda item: -item[1])), flush=True)
 
 
+def around(dim):
+    """What a whole `python train.py --dim DIM` spends on anything but losses and gradients."""
+    import train
+    inside, gradient = [], Workers.gradient
+
+    def clock(*arguments):
+        start = time.perf_counter()
+        result = gradient(*arguments)
+        inside.append(time.perf_counter() - start)
+        return result
+
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(Workers, "gradient", clock):
+        start = time.perf_counter()
+        train.train(Config(dim=dim), Path(folder) / "model.bin", quiet=True)
+        seconds = time.perf_counter() - start
+    print(f"\npython train.py --dim {dim}: {seconds:.1f} s, of which gradients {sum(inside):.1f} s; "
+          f"batches, optimizer, evaluations, checkpoints, export: {1 - sum(inside) / seconds:.1%}", flush=True)
+
+
 if __name__ == "__main__":
     for shape in bench_train.SHAPES:
         profile(shape)
+    for dim in (64, 128):
+        around(dim)

@@ -41,9 +41,10 @@ def test_losses_that_differ_stop_the_benchmark():
 
 
 @pytest.mark.parametrize("index", [0, 5])
-def test_pytorch_trains_the_same_model(index):
+def test_pytorch_trains_the_same_model(monkeypatch, index):
     """The losses of five steps, so that the gradients and the optimizer are the same, too.  Shape 5 has qk-norm."""
     pytest.importorskip("torch")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     bench = load("train")
     from minitron.params import init
     shape = bench.SHAPES[index]
