@@ -205,13 +205,15 @@ def report(shape, measured, threads, out):
             file.write(json.dumps(figures) + "\n")
 
 
-def tables(path):
-    """The figures of a file in Markdown."""
+def tables(path, threads):
+    """Those figures of a file that were measured on so many threads, in Markdown: speed, memory."""
     lines = ["| V, T, L, H, D, B | minitron | PyTorch eager | torch.compile | JAX jit | times faster than each | of sgemm peak |",
              "|---|---|---|---|---|---|---|"]
     memory = ["| V, T, L, H, D, B | minitron | PyTorch eager | torch.compile | JAX jit |", "|---|---|---|---|---|"]
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         figures = json.loads(line)
+        if figures["threads"] != threads:
+            continue
         s, ms, mib = figures["shape"], figures["ms"], figures["memory_mib"]
         shape = ", ".join(str(s[key]) for key in ("vocab", "time", "layers", "heads", "dim", "batch"))
         shape += ", qk-norm" * s["qk_norm"]
@@ -230,12 +232,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=9, help="turns each takes")
     parser.add_argument("--threads", type=int, help="cores for each contender (default: all); 1 is what a cell of a sweep has")
     parser.add_argument("--out", help="append the figures to this file")
-    parser.add_argument("--table", help="print this file's figures and end")
+    parser.add_argument("--table", help="print this file's figures on --threads threads (default 2) and end")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.table:
-        print("\n\n".join(tables(flags.table)))
+        print("\n\n".join(tables(flags.table, flags.threads or 2)))
         return
     indices = [int(index) for index in flags.shapes.split(",")]
     if flags.contender:

@@ -53,3 +53,15 @@ def test_pytorch_trains_the_same_model(monkeypatch, index):
     ours, theirs = (make(shape, weights, inputs, targets) for make in (bench.minitron, bench.peers.torch_eager))
     for _ in range(5):
         assert ours() == pytest.approx(theirs(), rel=1e-5)
+
+
+def test_the_documentation_quotes_what_was_measured():
+    bench, text = load("train"), (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    results = ROOT / "results"
+    for threads in (1, 2):
+        speed, memory = bench.tables(results / "train_speed.jsonl", threads)
+        assert speed in text and (threads == 1 or memory in text)
+    for name in ("where.txt", "tricks.txt"):
+        assert (results / name).read_text(encoding="utf-8").strip() in text
+    for line in (results / "before_after.jsonl").read_text(encoding="utf-8").splitlines():
+        assert f"{json.loads(line)['seconds']:.1f}" in text
