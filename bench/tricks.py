@@ -68,10 +68,10 @@ class Broadcast:
 
 
 def gain_on_the_rows_forward(x, gain, w, eps):
-    n, c = ops.norm_linear_forward(x, np.ones_like(gain), np.eye(len(gain), dtype=x.dtype)[:0], eps)
-    n = c[0]
+    r = 1 / np.sqrt((x * x) @ ops.ones(x.shape[1], x.dtype) * (1 / x.shape[1]) + eps)
+    n = x * r[:, None]
     scaled = n * gain
-    return scaled @ w.swapaxes(-1, -2), (n, c[1], gain, w, scaled)
+    return scaled @ w.swapaxes(-1, -2), (n, r, gain, w, scaled)
 
 
 def gain_on_the_rows_backward(dy, c):

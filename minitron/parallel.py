@@ -23,7 +23,7 @@ def keep_memory():
     """Ask glibc to keep freed memory in the process.
 
     By default it hands large blocks back to the system at every free, and the next array of the same size is paid for
-    again page by page: 160 ms a step against 115 ms at dim 128, 4 layers, batch 64 x 64 tokens, 2 cores (medians of 15).
+    again page by page: 267 ms a step against 101 ms at dim 128, 4 layers, batch 64 x 64 tokens, 2 cores (bench/tricks.py).
     """
     if sys.platform != "linux":
         return
