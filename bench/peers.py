@@ -14,14 +14,13 @@ def angles(shape):
     return np.arange(shape.time)[:, None] * 10000.0 ** (-np.arange(0, K, 2) / K)
 
 
-def torch_step(shape, weights, inputs, targets, compiled):
+def torch_loss(shape, p, compiled):
+    """loss(inputs, targets) of parameters p: name -> list of tensors, one a layer where there are several"""
     import torch
     import torch.nn.functional as F
 
     s = shape
     K = s.dim // s.heads
-    p = {name: [torch.nn.Parameter(torch.tensor(w)) for w in (tensor if tensor.ndim > 2 or name in s.per_layer else [tensor])]
-         for name, tensor in weights.items()}
     table = torch.tensor(angles(s))
     cis, cos, sin = torch.polar(torch.ones_like(table), table).to(torch.complex64), table.cos().float(), table.sin().float()
 
@@ -47,12 +46,22 @@ def torch_step(shape, weights, inputs, targets, compiled):
         logits = F.linear(F.rms_norm(x, (s.dim,), p["norm_f"][0], 1e-5), p["embed"][0])
         return F.cross_entropy(logits.view(-1, s.vocab), targets.view(-1))
 
+    return loss
+
+
+def torch_step(shape, weights, inputs, targets, compiled):
+    import torch
+
+    p = {name: [torch.nn.Parameter(torch.tensor(w)) for w in (tensor if tensor.ndim > 2 or name in shape.per_layer else [tensor])]
+         for name, tensor in weights.items()}
     norms = [w for name, tensors in p.items() for w in tensors if name.startswith("norm")]
     others = [w for name, tensors in p.items() for w in tensors if not name.startswith("norm")]
     optimizer = torch.optim.AdamW([{"params": norms, "weight_decay": 0}, {"params": others, "weight_decay": DECAY}],
                                   lr=LR, betas=(BETA1, BETA2), eps=EPS, fused=True)
     inputs, targets = torch.tensor(inputs), torch.tensor(targets)
-    forward = torch.compile(loss) if compiled else loss
+    forward = torch_loss(shape, p, compiled)
+    if compiled:
+        forward = torch.compile(forward)
 
     def step():
         optimizer.zero_grad()
@@ -72,7 +81,8 @@ def torch_compile(shape, weights, inputs, targets):
     return torch_step(shape, weights, inputs, targets, compiled=True)
 
 
-def jax_jit(shape, weights, inputs, targets):
+def jax_loss(shape):
+    """loss(p, inputs, targets) of parameters p: name -> array"""
     import jax
     import jax.numpy as jnp
 
@@ -101,6 +111,15 @@ def jax_jit(shape, weights, inputs, targets):
             x = x + (jax.nn.silu(gate) * up) @ p["w2"][l].T
         logp = jax.nn.log_softmax(norm(x, p["norm_f"]) @ p["embed"].T)
         return -jnp.mean(jnp.take_along_axis(logp, targets[..., None], -1))
+
+    return loss
+
+
+def jax_jit(shape, weights, inputs, targets):
+    import jax
+    import jax.numpy as jnp
+
+    loss = jax_loss(shape)
 
     def train(p, m, v, t, inputs, targets):
         value, g = jax.value_and_grad(loss)(p, inputs, targets)

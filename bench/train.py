@@ -10,7 +10,7 @@ Each contender runs in a process of its own; they take turns of about a second, 
 faster or slower does so for all.  A figure compares what was measured in the same turn; the median over the turns is printed.
 Beside them NumPy multiplies two large float32 matrices on the same threads: the speed that no training can exceed.
 
-The peers train the same model: after every turn all losses must agree, or the run fails.
+The peers train the same model: the losses of the steps before the first turn must agree, or the run fails.
 """
 import argparse
 import dataclasses
@@ -49,6 +49,10 @@ class Shape:
 
     per_layer = ("norm1", "norm2", "norm_q", "norm_k")
 
+    def __str__(self):
+        return (f"V {self.vocab}  T {self.time}  L {self.layers}  H {self.heads}  D {self.dim}  B {self.batch}"
+                + "  qk-norm" * self.qk_norm)
+
     def config(self):
         from minitron.config import Config, default_shards
         return Config(vocab=self.vocab, layers=self.layers, heads=self.heads, kv_heads=self.heads, dim=self.dim,
@@ -79,9 +83,9 @@ def minitron(shape, weights, inputs, targets):
 
     def step():
         loss, _, g = workers.gradient(p, inputs, targets)
-        vectors, t = (p.flat, g.flat, m.flat, v.flat, decay), next(steps)
-        workers.by_piece(lambda piece: adamw(*(vector[piece] for vector in vectors), t, peers.LR, peers.BETA1, peers.BETA2),
-                         len(p.flat))
+        t = next(steps)
+        workers.by_piece(lambda *pieces: adamw(*pieces, t, peers.LR, peers.BETA1, peers.BETA2),
+                         p.flat, g.flat, m.flat, v.flat, decay)
         return loss
 
     return step
@@ -108,9 +112,8 @@ def contender(name, shape, folder):
         seconds, until = [], time.perf_counter() + float(line)
         while time.perf_counter() < until or len(seconds) < 3:
             start = time.perf_counter()
-            loss = step()
+            step()
             seconds.append(time.perf_counter() - start)
-            losses.append(loss)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
         print(json.dumps({"ms": 1e3 * statistics.median(seconds), "memory": memory, "losses": losses}), flush=True)
 
@@ -162,11 +165,11 @@ def measure(index, names, rounds, threads):
 
 def check_losses(measured):
     """The peers do the same work: the losses of the first WARM_UP steps agree.  -> the largest relative difference"""
-    ours = np.array(measured["minitron"]["losses"][0][:WARM_UP])
+    ours = np.array(measured["minitron"]["losses"][0])
     worst = 0.0
     for name, values in measured.items():
         if name not in ("minitron", "peak"):
-            worst = max(worst, float(np.abs(np.array(values["losses"][0][:WARM_UP]) / ours - 1).max()))
+            worst = max(worst, float(np.abs(np.array(values["losses"][0]) / ours - 1).max()))
     if worst > 1e-3:
         sys.exit(f"bench: losses differ by {worst:.1e}: this is not the same model")
     return worst
@@ -191,9 +194,7 @@ def report(shape, measured, threads, out):
         "memory_mib": {name: round(values["memory"][-1]) for name, values in measured.items() if name != "peak"},
         "loss_difference": check_losses(measured),
     }
-    s = shape
-    print(f"\nV {s.vocab}  T {s.time}  L {s.layers}  H {s.heads}  D {s.dim}  B {s.batch}{'  qk-norm' if s.qk_norm else ''}   "
-          f"({threads} threads, {figures['shards']} shards; losses agree to {figures['loss_difference']:.0e})")
+    print(f"\n{shape}   ({threads} threads, {figures['shards']} shards; losses agree to {figures['loss_difference']:.0e})")
     print(f"  {'':14} {'ms/step':>8} {'x minitron':>11} {'peak MiB':>9}")
     for name, each in figures["ms"].items():
         factor = f"{figures['times_faster'][name]:.2f}" if name in PEERS else "1"

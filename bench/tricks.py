@@ -163,15 +163,10 @@ def memory_given_back():
         parallel.keep_memory.__wrapped__()
 
 
-@contextlib.contextmanager
 def plain_ops():
-    with contextlib.ExitStack() as stack:
-        for name in vars(slow_ops):
-            if name.endswith(("_forward", "_backward")) and hasattr(model, name):
-                stack.enter_context(mock.patch.object(model, name, getattr(slow_ops, name)))
-        softmax = {"softmax": slow_ops.attention_forward}, {"softmax": slow_ops.attention_backward}
-        stack.enter_context(mock.patch.multiple(model, ATTENTION_FORWARD=softmax[0], ATTENTION_BACKWARD=softmax[1]))
-        yield
+    forms = {name: op for name, op in vars(slow_ops).items() if name.endswith(("_forward", "_backward")) and hasattr(model, name)}
+    return mock.patch.multiple(model, ATTENTION_FORWARD={"softmax": slow_ops.attention_forward},
+                               ATTENTION_BACKWARD={"softmax": slow_ops.attention_backward}, **forms)
 
 
 def replaced(module, **forms):
@@ -179,8 +174,8 @@ def replaced(module, **forms):
 
 
 EXP_OF_PAST, BLOCK_FORWARD, BLOCK_BACKWARD = ops.exp_of_past, model.block_forward, model.block_backward
-TRICKS = [      # what it is, shape, what takes it away
-    ("two shards on two threads", WIDE, "one thread"),
+TRICKS = [      # what it is, shape, what takes it away (forms put in its place, or options of trainer), share of scored positions
+    ("two shards on two threads", WIDE, {"threads": 1}),
     ("freed memory is kept in the process", WIDE, memory_given_back),
     ("gate and up as two whole arrays, not halves of one", WIDE, replaced(
         model, gate_and_up=lambda w: w, swiglu_forward=sliced_swiglu_forward, swiglu_backward=sliced_swiglu_backward)),
@@ -192,13 +187,13 @@ TRICKS = [      # what it is, shape, what takes it away
     ("first layer's q, k, v looked up by token", SMALL, replaced(model, qkv_forward=qkv_without_table)),
     ("the same", WIDE, replaced(model, qkv_forward=qkv_without_table)),
     ("last layer only for scored rows (a third scored)", WIDE, replaced(
-        model, block_forward=block_of_all_rows_forward, block_backward=block_of_all_rows_backward)),
+        model, block_forward=block_of_all_rows_forward, block_backward=block_of_all_rows_backward), 1 / 3),
     ("keys and values transposed by a copy", WIDE, replaced(ops, transposed=transposed_view)),
     ("blocks of queries that skip the future", LONG, replaced(ops, query_blocks=lambda time: [(0, time)])),
     ("softmax divided after its product with v", LONG, replaced(ops, exp_of_past=exp_divided)),
     ("no row maximum where none is needed", SMALL, replaced(ops, is_safe=lambda s: False)),
     ("embedding's gradient by a one-hot product", SMALL, replaced(ops, ONE_HOT=0)),
-    ("AdamW in place, in pieces, on all threads", WIDE, "plain adamw"),
+    ("AdamW in place, in pieces, on all threads", WIDE, {"plain_optimizer": True}),
     ("all of the ops' tricks", SMALL, plain_ops),
     ("all of the ops' tricks", WIDE, plain_ops),
     ("all of the ops' tricks", LONG, plain_ops),
@@ -208,8 +203,8 @@ TRICKS = [      # what it is, shape, what takes it away
 # ---- measuring -------------------------------------------------------------------------------------------------------
 
 
-def trainer(shape, thread_count=None, adamw=None, scored=1.0):
-    """A function that trains one step."""
+def trainer(shape, scored, threads=None, plain_optimizer=False):
+    """A function that trains one step.      scored: share of the positions that are"""
     V, T, L, H, D, B = shape
     config = Config(vocab=V, layers=L, heads=H, kv_heads=H, dim=D, head_dim=D // H, ffn_dim=8 * D // 3 // 8 * 8, batch=B,
                     qk_norm=False, shards=2)
@@ -217,15 +212,15 @@ def trainer(shape, thread_count=None, adamw=None, scored=1.0):
     r = np.random.RandomState(0)
     inputs, targets = r.randint(0, V, (2, B, T))
     targets = np.where(r.rand(B, T) < scored, targets, -1)
-    workers = parallel.Workers(config, thread_count)
+    workers = parallel.Workers(config, threads)
 
     def step():
         loss, _, g = workers.gradient(p, inputs, targets)
         vectors = p.flat, g.flat, m.flat, v.flat, decay
-        if adamw:
-            adamw(*vectors, 100, 0.0, 0.9, 0.99)
+        if plain_optimizer:
+            plain_adamw(*vectors, 100, 0.0, 0.9, 0.99)
         else:
-            workers.by_piece(lambda piece: optim.adamw(*(x[piece] for x in vectors), 100, 0.0, 0.9, 0.99), len(p.flat))
+            workers.by_piece(lambda *pieces: optim.adamw(*pieces, 100, 0.0, 0.9, 0.99), *vectors)
         return loss
 
     return step
@@ -242,16 +237,12 @@ def turn(step):
     return 1e3 * np.median(seconds), loss
 
 
-def compare(shape, without, scored):
+def compare(shape, without, scored=1.0):
     """-> ms with, ms without, the ratio's quartiles"""
-    fast = trainer(shape, scored=scored)
-    plain, patch = fast, contextlib.nullcontext
-    if without == "one thread":
-        plain = trainer(shape, thread_count=1)
-    elif without == "plain adamw":
-        plain = trainer(shape, adamw=plain_adamw)
-    else:
-        patch = without
+    fast = plain = trainer(shape, scored)
+    patch = without
+    if isinstance(without, dict):
+        plain, patch = trainer(shape, scored, **without), contextlib.nullcontext
     pairs = []
     for _ in range(TURNS):
         with_it, loss = turn(fast)
@@ -265,9 +256,8 @@ def compare(shape, without, scored):
 
 def main():
     print(f"{'trick':58} {'shape V,T,L,H,D,B':20} {'ms with':>8} {'without':>8} {'factor':>7} {'quartiles':>12}")
-    for name, shape, without in TRICKS:
-        scored = 1 / 3 if "third" in name else 1.0
-        a, b, (middle, low, high) = compare(shape, without, scored)
+    for name, shape, without, *scored in TRICKS:
+        a, b, (middle, low, high) = compare(shape, without, *scored)
         print(f"{name:58} {','.join(map(str, shape)):20} {a:8.1f} {b:8.1f} {middle:7.2f} {low:6.2f}-{high:.2f}", flush=True)
 
 

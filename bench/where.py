@@ -63,31 +63,20 @@ def products(config, rows):
     return step
 
 
-def clocked(ops_seconds):
-    """Put a clock around each op that the model calls; returns what undoes it."""
-    saved = {name: getattr(model, name) for name in vars(model) if name.endswith(("_forward", "_backward"))
-             and not name.startswith(("block", "model", "qkv"))}
-    tables = model.ATTENTION_FORWARD, model.ATTENTION_BACKWARD
-
+def clocked(seconds):
+    """A context in which a clock goes around each op that the model calls.      seconds: name -> sum"""
     def around(name, op):
         def clock(*arguments):
             start = time.perf_counter()
             result = op(*arguments)
-            ops_seconds[name] += time.perf_counter() - start
+            seconds[name] += time.perf_counter() - start
             return result
         return clock
 
-    for name, op in saved.items():
-        setattr(model, name, around(name, op))
-    model.ATTENTION_FORWARD = {"softmax": model.attention_forward}
-    model.ATTENTION_BACKWARD = {"softmax": model.attention_backward}
-
-    def undo():
-        for name, op in saved.items():
-            setattr(model, name, op)
-        model.ATTENTION_FORWARD, model.ATTENTION_BACKWARD = tables
-
-    return undo
+    clocks = {name: around(name, op) for name, op in vars(model).items()
+              if name.endswith(("_forward", "_backward")) and not name.startswith(("block", "model", "qkv"))}
+    return mock.patch.multiple(model, ATTENTION_FORWARD={"softmax": clocks["attention_forward"]},
+                               ATTENTION_BACKWARD={"softmax": clocks["attention_backward"]}, **clocks)
 
 
 def profile(shape):
@@ -107,18 +96,15 @@ def profile(shape):
             figures["two"].append(median_ms(lambda: workers.gradient(p, inputs, targets)) * workers.threads)
             figures["peak"].append(2 * 1024**3 / median_ms(lambda: large @ large, 0.1) / 1e6)
             seconds = defaultdict(float)
-            undo = clocked(seconds)
-            for _ in range(3):
-                shard()
-            undo()
+            with clocked(seconds):
+                for _ in range(3):
+                    shard()
             for name, value in seconds.items():
                 figures[name].append(value / 3 * 1e3 * config.shards)
     ms = {name: np.median(values) for name, values in figures.items()}
     one, two, alone, peak = (ms.pop(name) for name in ("one", "two", "products", "peak"))
-    s = shape
     flops = train_flops(config, inputs, targets)
-    print(f"\nV {s.vocab}  T {s.time}  L {s.layers}  H {s.heads}  D {s.dim}  B {s.batch}{'  qk-norm' if s.qk_norm else ''}   "
-          f"milliseconds of one core, {config.shards} shards:")
+    print(f"\n{shape}   milliseconds of one core, {config.shards} shards:")
     print(f"  at the peak, {peak:.0f} GFLOP/s: {flops / peak / 1e6:.1f}   products with weights alone: {alone:.1f}")
     print(f"  step on one thread: {one:.1f}, {flops / peak / 1e4 / one:.0f}% of the peak; on two: {two:.1f}, "
           f"{flops / peak / 1e4 / two:.0f}%")

@@ -98,15 +98,16 @@ class Config(ModelConfig):
         task = tasks.load(self)
         if self.vocab not in (None, len(task.pieces)):
             raise MinitronError(f"vocab {self.vocab} is not the vocabulary of task {task.name}, {len(task.pieces)}: leave it out")
+        batch = or_default(self.batch, task.batch)
         c = dataclasses.replace(
             self,
             variant=task.variant,
             length=task.length,
             vocab=len(task.pieces),
-            batch=or_default(self.batch, task.batch),
+            batch=batch,
             lr=or_default(self.lr, round(0.024 * max(self.dim, 1) ** -0.5, 6)),
             warmup=or_default(self.warmup, self.steps // 20),
-            shards=or_default(self.shards, default_shards(or_default(self.batch, task.batch), task.width, self.dim)),
+            shards=or_default(self.shards, default_shards(batch, task.width, self.dim)),
         )
         c = ModelConfig.resolve(c)
         if c.shards > c.batch:
