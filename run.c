@@ -6,9 +6,16 @@
 
        cc -O3 -march=native run.c -o run -lm                  the program; make does this, with threads where it can
        cc -DMINITRON_LIB -shared -fPIC run.c -o libminitron.so -lm       the library, without main
+       cc -DSLOW ...                                          each fast loop replaced by its plain twin beside it
 
-   The one idea that C adds to NumPy's forward is the key/value cache: what a token's keys and values are depends on no later
-   token, so they are kept, and a new token costs one pass through the weights instead of a pass for the whole text.
+   Two ideas that NumPy's forward does not have:
+   - the key/value cache: a token's keys and values depend on no later token, so they are kept, and a new token
+     costs one pass through the weights instead of a pass for the whole text;
+   - panels: nearly all time goes into sums over k of x[k] * w[i][k].  Stored as panels, 64 outputs i side by side, such
+     sums are 64 independent ones that a compiler keeps in vector registers (see tile).  Weights, keys and values all lie so.
+
+   Each output is one sum, over k = 0, 1, 2 ..., by fused multiply-adds that are written out.  So its bits depend on nothing else:
+   not on the batch it is in, not on calls, threads or the compiler.
 
    Dimension key, as in minitron/ops.py: B sequences, T time, D dim, H heads, G key/value heads, K head width,
    F feed-forward width, L layers, V vocabulary, and here S slots of a sequence's cache.
@@ -18,7 +25,7 @@
        header      256 bytes:
              0  8 bytes   "minitron"
              8  u32       version, 1
-            12  u32       dtype, 0 = float32
+            12  u32       dtype of the matrices, 0 = float32, 1 = int8
             16  u32 x 8   layers, dim, heads, kv_heads, head_dim, ffn_dim (0: attention only), vocab, context
             48  u32       flags: 1 tied head, 2 norms on queries and keys, 4 linear attention
             52  u32       bos, the token that stands for an empty prompt, or 2^32-1 for none
@@ -30,18 +37,20 @@
        tokenizer   u32 kind (1: longest match), u32 count (= vocab), and a piece a token: u32 length (0..256), bytes.
                    An empty piece cannot be written in a prompt; no two others are equal.
        provenance  JSON in printable ASCII: the task, the configuration and the key of the run that made the file.
-       tensors     float32, each tensor begun at a multiple of 64 bytes from the block's start, a matrix as (out, in):
+       tensors     each begun at a multiple of 64 bytes from the block's start, a matrix as (out, in), norms as float32:
                    embed (V, D), norm1 (L, D), wqkv (L, (H+2G)K, D), wo (L, D, HK),
                    norm_q (L, K), norm_k (L, K)                        with flag 2
                    norm2 (L, D), w13 (L, 2F, D), w2 (L, D, F)          with F > 0; w13 is gate over up
                    norm_f (D), head (V, D)                             head without flag 1
+                   With dtype 1 a matrix (L, out, in) is two tensors: int8 q (L, out, in), then float32 scale
+                   (L, out, ceil(in/64)), and means w[i][k] = q[i][k] * scale[i][k/64].  A last group may be shorter than 64.
 
    Rotary positions turn the channel pairs (2j, 2j+1) of a head by position * theta^(-2j/K).
    Checksum: the file as u64 words without words 30 and 31;  a = sum of words, b = sum of all values that a took on the way,
    both modulo 2^64 (Fletcher 1982).  A change of one word always changes a, an exchange of words nearly always b.
 
    A file is untrusted.  Every size is computed in 64 bits from the header and compared with the file before any pointer
-   is formed.  Loading takes at most twice the file's size in memory and 44 bytes a token, mt_reset what it says it takes.
+   is formed.  Loading takes the file's size in memory, 44 bytes a token, and room for one panel; mt_reset what it says it takes.
 */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
@@ -53,6 +62,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 // API-BEGIN  (Python's cffi reads from here to API-END, so that there is no second declaration that could drift)
 
@@ -62,6 +76,7 @@ typedef struct {                        // what the header says
     int32_t layers, dim, heads, kv_heads, head_dim, ffn_dim, vocab, context;
     int32_t tied, qk_norm, linear;      // 0 or 1
     int32_t bos, eos;                   // token ids, or -1 for none
+    int32_t int8;                       // 1: matrices of int8
     float rope_theta, norm_eps, temperature;
 } mt_config;
 
@@ -76,7 +91,7 @@ typedef struct {                        // how to choose the next token, see mt_
 enum { MT_OK = 0, MT_USAGE = 1, MT_FILE = 2, MT_MEMORY = 3, MT_RUN = 4 };
 
 // Raised whenever a declaration in this block changes: a library built before that answers mt_abi with another number.
-enum { MT_ABI = 1 };
+enum { MT_ABI = 2 };
 int32_t mt_abi(void);
 
 // Load a model from a file, or from memory (which is copied).  On failure *engine still has to be closed; mt_error tells why.
@@ -85,15 +100,19 @@ int32_t mt_load(const void *bytes, uint64_t size, mt_engine **engine);
 void mt_close(mt_engine *engine);
 const char *mt_error(const mt_engine *engine);                  // NULL, where there was no memory for an engine, is fine
 const mt_config *mt_get_config(const mt_engine *engine);
-const char *mt_get_provenance(const mt_engine *engine);         // JSON; NULL, if loading has failed
+const char *mt_get_provenance(const mt_engine *engine, uint64_t *size);     // JSON, not 0-terminated
 uint64_t mt_parameters(const mt_engine *engine);
 
-// Threads that large products may use, 256 at the most; small ones stay on one.  No effect on any bit of the results.
+// Threads that large calls may use from the next mt_reset on, 256 at the most; small calls stay on one.  No effect on any bit.
 void mt_set_threads(mt_engine *engine, int32_t threads);
 
-// Make room for `sequences` empty sequences of up to `context` tokens: 8*L*G*K bytes a token, 256 bytes a token of one
-// sequence, and buffers for 64 tokens.
+// Make room for `sequences` empty sequences of up to `context` tokens: 8*L*G*K bytes a token (K and context rounded up to 16),
+// 4*K bytes a token of one sequence, and working space for 1024 tokens.
 int32_t mt_reset(mt_engine *engine, int32_t sequences, int32_t context);
+
+// Tokens in a sequence, -1 if there is no such sequence; and forget all but the first `length` of them.
+int32_t mt_length(const mt_engine *engine, int32_t sequence);
+int32_t mt_rewind(mt_engine *engine, int32_t sequence, int32_t length);
 
 // Append `count` tokens to their sequences and compute the logits that follow each.
 //   tokens     (count)
@@ -105,9 +124,27 @@ int32_t mt_reset(mt_engine *engine, int32_t sequences, int32_t context);
 int32_t mt_forward(mt_engine *engine, int32_t count, const int32_t *tokens, const int32_t *sequences,
                    const int32_t *positions, const uint8_t *wanted, float *logits);
 
+// The same for log-probabilities, in nats: logprobs[i] = log p(targets[i] | tokens up to i), where targets[i] >= 0.
+int32_t mt_score(mt_engine *engine, int32_t count, const int32_t *tokens, const int32_t *sequences,
+                 const int32_t *positions, const int32_t *targets, float *logprobs);
+
+// The same for attention weights (count, context of mt_reset) of one head: how much token i takes from each slot of its sequence,
+// 0 for slots behind it.  With linear attention they are the scores, which need not add up to 1.
+int32_t mt_attention(mt_engine *engine, int32_t count, const int32_t *tokens, const int32_t *sequences,
+                     const int32_t *positions, int32_t layer, int32_t head, float *weights);
+
 // Choose a token from logits (V).  *random is the sampler's whole state, any value: a seed; it moves on
 // by one draw, at temperature 0 by none.
 int32_t mt_sample(mt_engine *engine, const float *logits, const mt_sampling *sampling, uint64_t *random, int32_t *token);
+
+// What follows each of `count` prompts.  Resets the engine; it keeps as few sequences as fill the machine.
+//   prompts    the prompts' tokens, one after the other; lengths (count) of each, at least 1
+//   most       tokens to generate for one prompt at the most; each also ends at eos, at stop, and where the context is full
+//   stop       (count) a token that ends this prompt's text, -1 for none; NULL: none.  Neither it nor eos is in the result
+//   random     (count) sampler states
+//   tokens     (count, most) what is generated, and generated (count) how many
+int32_t mt_generate(mt_engine *engine, int32_t count, const int32_t *prompts, const int32_t *lengths, int32_t most,
+                    const int32_t *stop, const mt_sampling *sampling, uint64_t *random, int32_t *tokens, int32_t *generated);
 
 // Text to tokens, at each place the longest piece that fits.  *count is set to the number; tokens has room for `size`.
 int32_t mt_encode(mt_engine *engine, const char *text, int64_t size, int32_t *tokens, int64_t *count);
@@ -115,14 +152,28 @@ const char *mt_piece(const mt_engine *engine, int32_t token, int32_t *size);    
 
 // API-END
 
+// Widths that suit the vector registers: tile keeps TILE * PANEL sums in them (24 of AVX-512's 32, 12 of AVX2's 16, 24 of
+// NEON's 32).  More tokens than TILE = 6 would spill, fewer would wait for memory.
+#ifdef SLOW
+enum { PANEL = 32, TILE = 1 };
+#elif defined(__AVX512F__)
+enum { PANEL = 64, MIDDLE = 48, NARROW = 32, TILE = 6 };
+#else
+enum { PANEL = 32, MIDDLE = 24, NARROW = 24, TILE = 3 };
+#endif
+
 enum {
     HEADER = 256,           // bytes
-    PANEL = 32,             // outputs of a matrix that lie side by side, see pack
-    TILE = 4,               // tokens that share one pass over a panel
-    CHUNK = 64,             // tokens that go through the layers together
+    GROUP = 64,             // int8 weights of a row that share a scale
+    AHEAD = 1024,           // floats that are asked for before they are needed
+    LANES = 16,             // partial sums where a sum runs over what lies side by side
+    BLOCK = 240,             // tokens that a thread takes through a layer together, a multiple of TILE
+    CHUNK = 1024,           // tokens that all threads take through a layer together
+    WINDOW = 12,            // sequences of a small model that a thread keeps going in mt_generate
+    SMALL_MODEL = 1 << 24,  // bytes of weights
     MAX_PIECE = 256,        // bytes
     MAX_THREADS = 256,
-    THREAD_WORK = 1 << 19   // multiply-adds below which starting threads costs more than they bring
+    THREAD_WORK = 1 << 18   // multiply-adds below which starting threads costs more than they bring
 };
 
 typedef struct {
@@ -130,44 +181,67 @@ typedef struct {
     int32_t size, token;
 } piece;
 
-typedef struct {            // pointers into engine->weights; matrices are packed into panels
-    float *embed;           // (V, D)
+typedef struct {            // (layers, outs, ins), each layer's matrix packed into panels
+    float *floats;          // dtype 0
+    int8_t *quants;         // dtype 1
+    float *scales;          // dtype 1: (layers, outs, groups), packed into panels as well
+    size_t layers, outs, ins, groups;
+} matrix;
+
+typedef struct {            // pointers into engine->bytes
+    matrix embed;           // (V, D)
     float *norm1;           // (L, D)
-    float *wqkv;            // (L, (H+2G)K, D)
-    float *wo;              // (L, D, HK)
+    matrix wqkv;            // (L, (H+2G)K, D)
+    matrix wo;              // (L, D, HK)
     float *norm_q, *norm_k; // (L, K)
     float *norm2;           // (L, D)
-    float *w13;             // (L, 2F, D)
-    float *w2;              // (L, D, F)
+    matrix w13;             // (L, 2F, D)
+    matrix w2;              // (L, D, F)
     float *norm_f;          // (D)
-    float *head;            // (V, D), the same as embed if tied
+    matrix head;            // (V, D), the same as embed if tied
 } tensors;
+
+typedef struct {            // the tokens under way
+    const int32_t *token;                                               // (T)
+    int32_t sequence[CHUNK], slot[CHUNK], position[CHUNK], row[CHUNK];  // row: those that meet the head
+} chunk;
+
+typedef struct {            // a thread's working space
+    float *n;               // (BLOCK, D) norm of the residual stream
+    float *u;               // (BLOCK, max((H+2G)K, 2F))
+    float *y;               // (BLOCK, max(HK, F))
+    float *scores;          // (TILE, S)
+    float *turn;            // (K)
+} space;
 
 struct mt_engine {
     char error[512];
     mt_config config;
     uint64_t parameters;
     int32_t threads;
-    float *weights;         // the tensor block, packed
+    uint8_t *bytes;         // the file, its matrices packed in place
     tensors w;
-    double *frequency;      // (K/2) of the rotary positions
-    char *text;             // the tokenizer block, which the pieces point into, and the provenance with a 0 behind it
     const char *provenance;
+    uint64_t provenance_size;
     piece *pieces;          // (V) by token id
     piece *sorted;          // (V) by their bytes, for the search of mt_encode
     double *weight;         // (V) for mt_sample
     int32_t *order;         // (V) for mt_sample
     int32_t longest;        // bytes of the longest piece
     // what mt_reset makes
-    int32_t sequences, context;
+    int32_t sequences, context, team;       // team: threads that have working space
     int32_t *length;        // (B) tokens in each sequence
-    float *keys;            // (L, B, G, K, S): one channel of all slots side by side, so that scores vectorise over slots
-    float *values;          // (L, B, G, S, K)
-    float *x, *n;           // (CHUNK, D) residual stream; its norm
-    float *u;               // (CHUNK, max((H+2G)K, 2F))
-    float *y;               // (CHUNK, max(HK, F))
-    float *scores;          // (CHUNK, S)
-    float *cosine, *sine;   // (CHUNK, K/2)
+    float *keys;            // (L, B, G, S, K) as panels of slots: [K][slots], so that scores are a product
+    float *values;          // (L, B, G, K, S) as panels of channels: [S][channels]
+    float *x, *q;           // (CHUNK, D) residual stream; (CHUNK, HK) queries
+    float *spaces;          // (team) spaces
+    float *turns;           // (S, K) cosines, then sines, of rotary positions
+    // what a call is about
+    chunk c;
+    float *logits;          // (rows, V) where finish_rows writes
+    int alone;              // the chunk is one block: threads share each product, not the tokens
+    float *watched;         // where attention weights of one head go, NULL for nowhere
+    int32_t watched_layer, watched_head;
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -199,35 +273,52 @@ typedef struct {            // bytes of each block, as the header gives them
     uint64_t tokenizer, provenance, tensors, file;
 } sizes;
 
-// Where the tensors lie in their block, in the file's order: fills w with pointers from `base` on (NULL: none yet), counts
-// parameters, returns the block's bytes.  With the limits of read_header every size is below 2^46 floats, so that no sum or
-// product here can wrap.
-static uint64_t place_tensors(const mt_config *c, float *base, tensors *w, uint64_t *parameters)
+typedef struct {            // walks over the tensor block in the file's order
+    uint8_t *base;          // NULL: only counts
+    uint64_t bytes, parameters;
+    int int8;
+} cursor;
+
+static void *place(cursor *at, uint64_t bytes)
+{
+    void *here = at->base ? at->base + at->bytes : NULL;
+    at->bytes += align64(bytes);
+    return here;
+}
+
+static float *place_norm(cursor *at, uint64_t layers, uint64_t size)
+{
+    at->parameters += layers * size;
+    return place(at, 4 * layers * size);
+}
+
+static matrix place_matrix(cursor *at, uint64_t layers, uint64_t outs, uint64_t ins)
+{
+    matrix m = {.layers = layers, .outs = outs, .ins = ins, .groups = (ins + GROUP - 1) / GROUP};
+    at->parameters += layers * outs * ins;
+    if (at->int8) m.quants = place(at, layers * outs * ins);
+    if (at->int8) m.scales = place(at, 4 * layers * outs * m.groups);
+    else m.floats = place(at, 4 * layers * outs * ins);
+    return m;
+}
+
+// Where the tensors lie in their block.  With the limits of read_header every size is below 2^49 bytes, so that no sum or product
+// here can wrap.
+static void place_tensors(const mt_config *c, cursor *at, tensors *w)
 {
     uint64_t L = (uint64_t)c->layers, D = (uint64_t)c->dim, F = (uint64_t)c->ffn_dim, V = (uint64_t)c->vocab;
     uint64_t K = (uint64_t)c->head_dim, HK = (uint64_t)c->heads * K, GK = (uint64_t)c->kv_heads * K;
-    struct { float **tensor; uint64_t size; } list[] = {
-        {&w->embed, V * D},
-        {&w->norm1, L * D},
-        {&w->wqkv, L * (HK + 2 * GK) * D},
-        {&w->wo, L * D * HK},
-        {&w->norm_q, c->qk_norm ? L * K : 0},
-        {&w->norm_k, c->qk_norm ? L * K : 0},
-        {&w->norm2, F ? L * D : 0},
-        {&w->w13, L * 2 * F * D},
-        {&w->w2, L * D * F},
-        {&w->norm_f, D},
-        {&w->head, c->tied ? 0 : V * D},
-    };
-    uint64_t floats = 0;
-    *parameters = 0;
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-        *list[i].tensor = base ? base + floats : NULL;
-        *parameters += list[i].size;
-        floats += (list[i].size + 15) / 16 * 16;
-    }
-    if (c->tied) w->head = w->embed;
-    return 4 * floats;
+    w->embed = place_matrix(at, 1, V, D);
+    w->norm1 = place_norm(at, L, D);
+    w->wqkv = place_matrix(at, L, HK + 2 * GK, D);
+    w->wo = place_matrix(at, L, D, HK);
+    w->norm_q = place_norm(at, L, c->qk_norm ? K : 0);
+    w->norm_k = place_norm(at, L, c->qk_norm ? K : 0);
+    w->norm2 = place_norm(at, L, F ? D : 0);
+    w->w13 = place_matrix(at, L, 2 * F, D);
+    w->w2 = place_matrix(at, L, D, F);
+    w->norm_f = place_norm(at, 1, D);
+    w->head = c->tied ? w->embed : place_matrix(at, 1, V, D);
 }
 
 static int32_t check_range(mt_engine *e, const char *name, uint32_t value, uint32_t low, uint32_t high)
@@ -245,7 +336,8 @@ static int32_t read_header(mt_engine *e, const uint8_t *p, uint64_t size, sizes 
     if (read_u32(p + 8) != 1)
         return fail(e, MT_FILE, "the file's version is %u, this engine reads 1: train again, or use a matching run.c",
                     (unsigned)read_u32(p + 8));
-    if (read_u32(p + 12) != 0) return fail(e, MT_FILE, "dtype %u is unknown: 0 is float32", (unsigned)read_u32(p + 12));
+    if (read_u32(p + 12) > 1)
+        return fail(e, MT_FILE, "dtype %u is unknown: 0 is float32, 1 int8", (unsigned)read_u32(p + 12));
 
     mt_config *c = &e->config;
     struct { const char *name; int32_t *value; uint32_t low, high; } fields[] = {
@@ -267,6 +359,7 @@ static int32_t read_header(mt_engine *e, const uint8_t *p, uint64_t size, sizes 
     if (check_range(e, "flags", flags, 0, 7)) return MT_FILE;
     if (bos != UINT32_MAX && check_range(e, "bos", bos, 0, (uint32_t)c->vocab - 1)) return MT_FILE;
     if (eos != UINT32_MAX && check_range(e, "eos", eos, 0, (uint32_t)c->vocab - 1)) return MT_FILE;
+    c->int8 = read_u32(p + 12) == 1;
     c->tied = flags & 1;
     c->qk_norm = flags >> 1 & 1;
     c->linear = flags >> 2 & 1;
@@ -286,23 +379,13 @@ static int32_t read_header(mt_engine *e, const uint8_t *p, uint64_t size, sizes 
     if (block->file != size)
         return fail(e, MT_FILE, "the file is %llu bytes, its header says %llu: it was cut short or added to",
                     (unsigned long long)size, (unsigned long long)block->file);
-    tensors none;
-    if (block->tokenizer > size || block->provenance > size || block->tensors != place_tensors(c, NULL, &none, &e->parameters) ||
+    cursor at = {.int8 = c->int8};
+    place_tensors(c, &at, &e->w);
+    e->parameters = at.parameters;
+    if (block->tokenizer > size || block->provenance > size || block->tensors != at.bytes ||
         HEADER + align64(block->tokenizer) + align64(block->provenance) + block->tensors != size)
         return fail(e, MT_FILE, "the blocks of the file do not add up to its %llu bytes", (unsigned long long)size);
     return MT_OK;
-}
-
-static int32_t check_checksum(mt_engine *e, const uint8_t *p, uint64_t size)
-{
-    uint64_t a = 0, b = 0;
-    for (uint64_t i = 0; i < size / 8; i++) {       // size is a multiple of 64: read_header has seen to it
-        if (i == 30 || i == 31) continue;
-        a += read_u64(p + 8 * i);
-        b += a;
-    }
-    if (a == read_u64(p + 240) && b == read_u64(p + 248)) return MT_OK;
-    return fail(e, MT_FILE, "the checksum is wrong: the file is damaged, copy or train it again");
 }
 
 static int compare_pieces(const void *left, const void *right)
@@ -312,9 +395,9 @@ static int compare_pieces(const void *left, const void *right)
     return order ? order : a->size - b->size;
 }
 
-static int32_t read_tokenizer(mt_engine *e, uint64_t size)
+static int32_t read_tokenizer(mt_engine *e, const uint8_t *p, uint64_t size)
 {
-    const uint8_t *p = (const uint8_t *)e->text, *end = p + size;
+    const uint8_t *end = p + size;
     int32_t vocab = e->config.vocab;
     if (size < 8 || read_u32(p) != 1 || read_u32(p + 4) != (uint32_t)vocab)
         return fail(e, MT_FILE, "the tokenizer block does not begin with kind 1 and the vocabulary's size, %d", vocab);
@@ -335,68 +418,120 @@ static int32_t read_tokenizer(mt_engine *e, uint64_t size)
     return MT_OK;
 }
 
-// A matrix (outs, ins) as panels of PANEL rows, each panel transposed to [ins][PANEL].  A product then walks through
-// memory once, in order, with PANEL sums side by side that the compiler keeps in vector registers; rows would have given it
-// sums along a row, which it may not vectorise, since that would change their order.  The last panel may be narrower.
-static void pack(float *to, const float *from, uint64_t outs, uint64_t ins)
+// to (columns, rows) = transpose of from (rows, columns), in squares that fit the first cache
+static inline void transpose(uint8_t *to, const uint8_t *from, size_t rows, size_t columns, size_t size)
 {
-    for (uint64_t first = 0; first < outs; first += PANEL) {
-        uint64_t width = outs - first < PANEL ? outs - first : PANEL;
-        for (uint64_t k = 0; k < ins; k++)
-            for (uint64_t j = 0; j < width; j++)
-                to[first * ins + k * width + j] = from[(first + j) * ins + k];
+    for (size_t k0 = 0; k0 < columns; k0 += 16)
+        for (size_t i = 0; i < rows; i++)
+            for (size_t k = k0; k < columns && k < k0 + 16; k++)
+                memcpy(to + (k * rows + i) * size, from + (i * columns + k) * size, size);
+}
+
+// Pack matrices (layers, outs, ins) into panels, in place: every PANEL rows, or as many as are left, are transposed.
+static void pack(void *matrices, uint8_t *spare, size_t layers, size_t outs, size_t ins, size_t size)
+{
+    for (size_t l = 0; l < layers; l++)
+        for (size_t first = 0; first < outs; first += PANEL) {
+            size_t rows = outs - first < PANEL ? outs - first : PANEL;
+            uint8_t *panel = (uint8_t *)matrices + (l * outs + first) * ins * size;
+            memcpy(spare, panel, rows * ins * size);
+            if (size == 1) transpose(panel, spare, rows, ins, 1);
+            else transpose(panel, spare, rows, ins, 4);
+        }
+}
+
+static void pack_matrix(const matrix *m, uint8_t *spare)
+{
+    if (m->quants) pack(m->quants, spare, m->layers, m->outs, m->ins, 1);
+    if (m->scales) pack(m->scales, spare, m->layers, m->outs, m->groups, 4);
+    else pack(m->floats, spare, m->layers, m->outs, m->ins, 4);
+}
+
+// Bytes of the largest panel
+static size_t largest_panel(const tensors *w)
+{
+    const matrix *all[] = {&w->embed, &w->wqkv, &w->wo, &w->w13, &w->w2};
+    size_t most = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        const matrix *m = all[i];
+        size_t bytes = (m->outs < PANEL ? m->outs : PANEL) * (m->quants ? m->ins + 4 * m->groups : 4 * m->ins);
+        if (bytes > most) most = bytes;
     }
+    return most;
 }
 
-// Pack the matrices of all layers; the others stay as they were copied.
-static void pack_tensor(mt_engine *e, const float *block, float *tensor, int32_t layers, size_t outs, size_t ins)
+// e->bytes holds a file whose header is fine and whose words behind the header add up to a and b.
+static int32_t load(mt_engine *e, const sizes *s, uint64_t a, uint64_t b)
 {
-    const float *from = block + (tensor - e->weights);      // the same place in the file
-    for (size_t l = 0; l < (size_t)layers; l++) pack(tensor + l * outs * ins, from + l * outs * ins, outs, ins);
-}
+    uint8_t *p = e->bytes, *tensor_block = p + s->file - s->tensors;
+    if (a != read_u64(p + 240) || b != read_u64(p + 248))
+        return fail(e, MT_FILE, "the checksum is wrong: the file is damaged, copy or train it again");
 
-static int32_t load(mt_engine *e, const uint8_t *bytes, uint64_t size)
-{
-    sizes s;
-    int32_t status = read_header(e, bytes, size, &s);
-    if (!status) status = check_checksum(e, bytes, size);
-    if (status) return status;
+    e->provenance = (const char *)p + HEADER + align64(s->tokenizer);
+    e->provenance_size = s->provenance;
+    for (uint64_t i = 0; i < s->provenance; i++)
+        if (e->provenance[i] < ' ' || e->provenance[i] > '~')
+            return fail(e, MT_FILE, "byte %llu of the provenance block is not printable ASCII", (unsigned long long)i);
 
-    const mt_config *c = &e->config;
-    const size_t V = (size_t)c->vocab, D = (size_t)c->dim, F = (size_t)c->ffn_dim, K = (size_t)c->head_dim;
-    const size_t HK = (size_t)c->heads * K, GK = (size_t)c->kv_heads * K;
-    e->text = malloc(s.tokenizer + s.provenance + 1);
+    cursor at = {.base = tensor_block, .int8 = e->config.int8};
+    place_tensors(&e->config, &at, &e->w);
+    const size_t V = (size_t)e->config.vocab;
+    uint8_t *spare = malloc(largest_panel(&e->w));
     e->pieces = malloc(V * sizeof(piece));
     e->sorted = malloc(V * sizeof(piece));
     e->weight = malloc(V * sizeof(double));
     e->order = malloc(V * sizeof(int32_t));
-    e->frequency = malloc(K / 2 * sizeof(double));
-    e->weights = aligned_alloc(64, s.tensors);
-    if (!e->text || !e->pieces || !e->sorted || !e->weight || !e->order || !e->frequency || !e->weights)
-        return fail(e, MT_MEMORY, "no memory for a model of %llu bytes", (unsigned long long)size);
+    int32_t status = MT_OK;
+    if (!spare || !e->pieces || !e->sorted || !e->weight || !e->order)
+        status = fail(e, MT_MEMORY, "no memory for a model of %llu bytes", (unsigned long long)s->file);
+    if (!status) status = read_tokenizer(e, p + HEADER, s->tokenizer);
+    const matrix *all[] = {&e->w.embed, &e->w.wqkv, &e->w.wo, &e->w.w13, &e->w.w2, &e->w.head};
+    for (int i = 0; i < 6 - e->config.tied && !status; i++) pack_matrix(all[i], spare);
+    free(spare);
+    return status;
+}
 
-    char *provenance = e->text + s.tokenizer;
-    memcpy(e->text, bytes + HEADER, s.tokenizer);
-    memcpy(provenance, bytes + HEADER + align64(s.tokenizer), s.provenance);
-    provenance[s.provenance] = 0;
-    e->provenance = provenance;
-    for (uint64_t i = 0; i < s.provenance; i++)
-        if (provenance[i] < ' ' || provenance[i] > '~')
-            return fail(e, MT_FILE, "byte %llu of the provenance block is not printable ASCII", (unsigned long long)i);
-    if (read_tokenizer(e, s.tokenizer)) return MT_FILE;
+// Where the bytes of a model come from: a file, or else memory
+typedef struct {
+    FILE *file;
+    const uint8_t *memory;
+} source;
 
-    const float *block = (const float *)(const void *)(bytes + size - s.tensors);
-    memcpy(e->weights, block, s.tensors);
-    place_tensors(c, e->weights, &e->w, &e->parameters);
-    pack_tensor(e, block, e->w.embed, 1, V, D);
-    pack_tensor(e, block, e->w.wqkv, c->layers, HK + 2 * GK, D);
-    pack_tensor(e, block, e->w.wo, c->layers, D, HK);
-    pack_tensor(e, block, e->w.w13, c->layers, 2 * F, D);
-    pack_tensor(e, block, e->w.w2, c->layers, D, F);
-    if (!c->tied) pack_tensor(e, block, e->w.head, 1, V, D);
-    for (size_t j = 0; j < K / 2; j++)
-        e->frequency[j] = pow((double)c->rope_theta, -2.0 * (double)j / (double)K);     // not used where theta is 0
-    return MT_OK;
+static uint64_t take(source *from, uint8_t *to, uint64_t size)
+{
+    if (from->file) return fread(to, 1, size, from->file);
+    memcpy(to, from->memory, size);
+    from->memory += size;
+    return size;
+}
+
+static void add_words(const uint8_t *p, uint64_t size, uint64_t *a, uint64_t *b)
+{
+    for (uint64_t i = 0; i + 8 <= size; i += 8) *b += *a += read_u64(p + i);
+}
+
+// Read a model of `size` bytes.  A size is believed, and memory asked for, only when the header makes sense.
+static int32_t read_model(mt_engine *e, source *from, uint64_t size)
+{
+    uint8_t first[HEADER] = {0};
+    sizes s = {0};
+    uint64_t got = take(from, first, size < HEADER ? size : HEADER), a = 0, b = 0;
+    int32_t status = read_header(e, first, got < HEADER ? got : size, &s);
+    if (status) return status;
+    e->bytes = size < SIZE_MAX / 2 ? aligned_alloc(64, size + 4 * PANEL) : NULL;    // tile reads up to a panel too far
+    if (!e->bytes) return fail(e, MT_MEMORY, "no memory for %llu bytes", (unsigned long long)size);
+    memcpy(e->bytes, first, HEADER);
+    memset(e->bytes + size, 0, 4 * PANEL);
+
+    add_words(first, HEADER - 16, &a, &b);
+    for (uint64_t start = HEADER, part = 1 << 18; start < size; start += part) {
+        if (part > size - start) part = size - start;
+        if (take(from, e->bytes + start, part) != part)
+            return fail(e, MT_FILE, "reading stopped early: %s",
+                        ferror(from->file) ? strerror(errno) : "the file has become shorter");
+        add_words(e->bytes + start, part, &a, &b);      // while they still are in the cache
+    }
+    return load(e, &s, a, b);
 }
 
 static mt_engine *new_engine(void)
@@ -411,34 +546,16 @@ static void clear_model(mt_engine *e)
 {
     e->config = (mt_config){0};
     e->longest = 0;
+    e->provenance_size = 0;
 }
 
 int32_t mt_load(const void *bytes, uint64_t size, mt_engine **engine)
 {
     mt_engine *e = *engine = new_engine();
     if (!e) return MT_MEMORY;
-    void *copy = size < SIZE_MAX / 2 ? aligned_alloc(64, align64(size + 1)) : NULL;      // floats may not lie just anywhere
-    if (!copy) return fail(e, MT_MEMORY, "no memory for %llu bytes", (unsigned long long)size);
-    if (size) memcpy(copy, bytes, size);
-    int32_t status = load(e, copy, size);
-    free(copy);
+    int32_t status = read_model(e, &(source){.memory = bytes}, size);
     if (status) clear_model(e);
     return status;
-}
-
-// The bytes of a file whose header makes sense, freshly allocated: a size is believed, and memory asked for, only then.
-static int32_t read_file(mt_engine *e, FILE *file, uint64_t size, uint8_t **bytes)
-{
-    uint8_t first[HEADER] = {0};
-    sizes unused;
-    size_t got = fread(first, 1, HEADER, file);
-    int32_t status = read_header(e, first, got < HEADER ? got : size, &unused);
-    if (status) return status;
-    *bytes = aligned_alloc(64, size);
-    if (!*bytes) return fail(e, MT_MEMORY, "no memory for %llu bytes", (unsigned long long)size);
-    memcpy(*bytes, first, HEADER);
-    if (fread(*bytes + HEADER, 1, size - HEADER, file) == size - HEADER) return MT_OK;
-    return fail(e, MT_FILE, "reading stopped early: %s", ferror(file) ? strerror(errno) : "the file has become shorter");
 }
 
 int32_t mt_open(const char *path, mt_engine **engine)
@@ -446,16 +563,13 @@ int32_t mt_open(const char *path, mt_engine **engine)
     mt_engine *e = *engine = new_engine();
     if (!e) return MT_MEMORY;
     struct stat about;
-    FILE *file = NULL;
-    uint8_t *bytes = NULL;
+    source from = {0};
     int32_t status = MT_OK;
     if (stat(path, &about)) status = fail(e, MT_FILE, "%s", strerror(errno));
     else if (!S_ISREG(about.st_mode)) status = fail(e, MT_FILE, "not a regular file");
-    else if (!(file = fopen(path, "rb"))) status = fail(e, MT_FILE, "%s", strerror(errno));
-    if (!status) status = read_file(e, file, (uint64_t)about.st_size, &bytes);
-    if (file) fclose(file);
-    if (!status) status = load(e, bytes, (uint64_t)about.st_size);
-    free(bytes);
+    else if (!(from.file = fopen(path, "rb"))) status = fail(e, MT_FILE, "%s", strerror(errno));
+    if (!status) status = read_model(e, &from, (uint64_t)about.st_size);
+    if (from.file) fclose(from.file);
     if (status) {                   // say which file
         clear_model(e);
         char reason[sizeof e->error];
@@ -467,25 +581,29 @@ int32_t mt_open(const char *path, mt_engine **engine)
 
 static void free_caches(mt_engine *e)
 {
-    void *all[] = {e->length, e->keys, e->values, e->x, e->n, e->u, e->y, e->scores, e->cosine, e->sine};
+    void *all[] = {e->length, e->keys, e->values, e->x, e->q, e->spaces, e->turns};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     e->length = NULL;
-    e->keys = e->values = e->x = e->n = e->u = e->y = e->scores = e->cosine = e->sine = NULL;
-    e->sequences = e->context = 0;
+    e->keys = e->values = e->x = e->q = e->spaces = e->turns = NULL;
+    e->sequences = e->context = e->team = 0;
 }
 
 void mt_close(mt_engine *e)
 {
     if (!e) return;
     free_caches(e);
-    void *all[] = {e->weights, e->frequency, e->text, e->pieces, e->sorted, e->weight, e->order, e};
+    void *all[] = {e->bytes, e->pieces, e->sorted, e->weight, e->order, e};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
 int32_t mt_abi(void) { return MT_ABI; }
 const mt_config *mt_get_config(const mt_engine *e) { return &e->config; }
-const char *mt_get_provenance(const mt_engine *e) { return e->provenance; }
 uint64_t mt_parameters(const mt_engine *e) { return e->parameters; }
+const char *mt_get_provenance(const mt_engine *e, uint64_t *size)
+{
+    *size = e->provenance_size;
+    return e->provenance;
+}
 void mt_set_threads(mt_engine *e, int32_t threads)
 {
     e->threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
@@ -496,7 +614,37 @@ static float *new_floats(uint64_t a, uint64_t b, uint64_t c)
 {
     const uint64_t most = SIZE_MAX / 8;      // half of what fits, so that rounding up cannot wrap
     if ((a && b > most / a) || (c && a * b > most / c)) return NULL;
-    return aligned_alloc(64, align64(a * b * c * 4 + 1));
+    return aligned_alloc(64, align64(a * b * c * 4 + 4 * PANEL));
+}
+
+static size_t round_up(size_t size) { return (size + LANES - 1) / LANES * LANES; }
+
+// Thread number `thread`'s working space, or with e->spaces NULL its size in floats
+static space space_of(const mt_engine *e, int thread, size_t *floats)
+{
+    const mt_config *c = &e->config;
+    const size_t D = (size_t)c->dim, F = (size_t)c->ffn_dim, K = (size_t)c->head_dim;
+    const size_t HK = (size_t)c->heads * K, qkv = HK + 2 * (size_t)c->kv_heads * K;
+    const size_t n = round_up(BLOCK * D), u = round_up(BLOCK * (qkv > 2 * F ? qkv : 2 * F));
+    const size_t y = round_up(BLOCK * (HK > F ? HK : F)), scores = TILE * round_up((size_t)e->context);
+    const size_t all = n + u + y + scores + round_up(K);
+    if (floats) *floats = all;
+    if (!e->spaces) return (space){0};
+    float *base = e->spaces + (size_t)thread * all;
+    return (space){base, base + n, base + n + u, base + n + u + y, base + n + u + y + scores};
+}
+
+// turns (count, K) = cosines, then sines, of the K/2 rotary angles of positions first, first + 1 ...
+static void fill_turns(const mt_config *c, float *turns, int32_t first, int32_t count)
+{
+    const int K = c->head_dim;
+    for (int j = 0; j < K / 2 && c->rope_theta > 0; j++) {
+        const double frequency = pow((double)c->rope_theta, -2.0 * j / K);
+        for (int32_t i = 0; i < count; i++) {
+            turns[(size_t)i * (size_t)K + (size_t)j] = (float)cos(((double)first + i) * frequency);
+            turns[(size_t)i * (size_t)K + (size_t)(j + K / 2)] = (float)sin(((double)first + i) * frequency);
+        }
+    }
 }
 
 int32_t mt_reset(mt_engine *e, int32_t sequences, int32_t context)
@@ -505,188 +653,503 @@ int32_t mt_reset(mt_engine *e, int32_t sequences, int32_t context)
     if (!c->vocab) return fail(e, MT_USAGE, "no model is loaded");
     if (sequences < 1 || context < 1)
         return fail(e, MT_USAGE, "room for %d sequences of %d tokens makes no sense", sequences, context);
-    if (sequences != e->sequences || context != e->context) {
-        uint64_t D = (uint64_t)c->dim, F = (uint64_t)c->ffn_dim, K = (uint64_t)c->head_dim, S = (uint64_t)context;
-        uint64_t HK = (uint64_t)c->heads * K, GK = (uint64_t)c->kv_heads * K, rows = (uint64_t)c->layers * (uint64_t)sequences;
+    if (sequences != e->sequences || context != e->context || e->threads != e->team) {
+        const uint64_t K = (uint64_t)c->head_dim, S = (uint64_t)context, heads = (uint64_t)c->layers * (uint64_t)c->kv_heads;
         free_caches(e);
+        e->context = context;
+        size_t floats;
+        space_of(e, 0, &floats);
         e->length = malloc((size_t)sequences * sizeof(int32_t));
-        e->keys = new_floats(rows, GK, S);
-        e->values = new_floats(rows, GK, S);
-        e->x = new_floats(CHUNK, D, 1);
-        e->n = new_floats(CHUNK, D, 1);
-        e->u = new_floats(CHUNK, HK + 2 * GK > 2 * F ? HK + 2 * GK : 2 * F, 1);
-        e->y = new_floats(CHUNK, HK > F ? HK : F, 1);
-        e->scores = new_floats(CHUNK, S, 1);
-        e->cosine = new_floats(CHUNK, (uint64_t)c->head_dim / 2, 1);
-        e->sine = new_floats(CHUNK, (uint64_t)c->head_dim / 2, 1);
-        if (!e->length || !e->keys || !e->values || !e->x || !e->n || !e->u || !e->y || !e->scores || !e->cosine || !e->sine) {
+        e->keys = new_floats(heads * (uint64_t)sequences, K, round_up(S));
+        e->values = new_floats(heads * (uint64_t)sequences, round_up(K), S);
+        e->x = new_floats(CHUNK, (uint64_t)c->dim, 1);
+        e->q = new_floats(CHUNK, (uint64_t)c->heads, K);
+        e->spaces = new_floats((uint64_t)e->threads, floats, 1);
+        e->turns = new_floats(S, K, 1);
+        if (!e->length || !e->keys || !e->values || !e->x || !e->q || !e->spaces || !e->turns) {
             free_caches(e);
             return fail(e, MT_MEMORY, "no memory for %d sequences of %d tokens: ask for fewer", sequences, context);
         }
+        fill_turns(c, e->turns, 0, context);
         e->sequences = sequences;
-        e->context = context;
+        e->team = e->threads;
     }
     memset(e->length, 0, (size_t)sequences * sizeof(int32_t));
     return MT_OK;
 }
 
+int32_t mt_length(const mt_engine *e, int32_t sequence)
+{
+    return sequence < 0 || sequence >= e->sequences ? -1 : e->length[sequence];
+}
+
+int32_t mt_rewind(mt_engine *e, int32_t sequence, int32_t length)
+{
+    int32_t now = mt_length(e, sequence);
+    if (now < 0) return fail(e, MT_USAGE, "sequence %d does not exist: mt_reset made %d", sequence, e->sequences);
+    if (length < 0 || length > now)
+        return fail(e, MT_USAGE, "sequence %d has %d tokens, it cannot be rewound to %d", sequence, now, length);
+    e->length[sequence] = length;
+    return MT_OK;
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
-// Mathematics
+// Mathematics.  -DSLOW compiles the plain twin of each fast loop; a test holds the two together.
 
-// `tokens` (1..TILE) rows of x times one panel.  Called with constants, so that the compiler unrolls it.  Each sum goes
-// over k in the same order whatever the tile, which is why results do not depend on the batch.  That a multiply-add is
-// fused in all of the copies or in none is up to the compiler; the tests hold it to that.
-static inline void multiply_tile(float *y, const float *x, const float *panel, int tokens, size_t width, size_t outs, size_t ins)
+// a * b + c, rounded once where the processor can, and then in every compiler and in every copy of a loop
+#if defined(FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+static inline float fma1(float a, float b, float c) { return fmaf(a, b, c); }
+#else
+static inline float fma1(float a, float b, float c) { return a * b + c; }
+#endif
+
+#ifdef SLOW
+// y (T, width) = x (T, ins) @ panel (ins, width), added to y with `add`.  Rows of y, x and panel lie *_step apart.
+static void product(float *y, size_t y_step, const float *x, size_t x_step, const float *panel, size_t step, int T, int width,
+                    int ins, int add)
 {
-    float sum[TILE][PANEL] = {{0}};
-    for (size_t k = 0; k < ins; k++)
-        for (int t = 0; t < tokens; t++)
-            for (size_t j = 0; j < width; j++)
-                sum[t][j] += x[(size_t)t * ins + k] * panel[k * width + j];
-    for (int t = 0; t < tokens; t++) memcpy(y + (size_t)t * outs, sum[t], width * sizeof(float));
+    for (int t = 0; t < T; t++)
+        for (int j = 0; j < width; j++) {
+            float sum = add ? y[(size_t)t * y_step + (size_t)j] : 0;
+            for (int k = 0; k < ins; k++) sum += x[(size_t)t * x_step + (size_t)k] * panel[(size_t)k * step + (size_t)j];
+            y[(size_t)t * y_step + (size_t)j] = sum;
+        }
 }
 
-// y (T, outs) = x (T, ins) @ w.T, with w (outs, ins) packed into panels
-static void multiply(const mt_engine *e, float *y, const float *x, const float *w, int T, size_t outs, size_t ins)
+// The same for int8, panel (ins, width) and scales (groups, width)
+static void product8(float *y, size_t y_step, const float *x, size_t x_step, const int8_t *panel, const float *scales, size_t step,
+                     int T, int width, int ins, int add)
 {
-    int panels = (int)((outs + PANEL - 1) / PANEL);
-    const double work = (double)T * (double)outs * (double)ins;
-    #pragma omp parallel for num_threads(e->threads) if (e->threads > 1 && work > THREAD_WORK)
-    for (int i = 0; i < panels; i++) {
-        size_t first = (size_t)i * PANEL, width = outs - first < PANEL ? outs - first : PANEL;
-        const float *panel = w + first * ins;
-        int t = 0;
-        for (; t + TILE <= T; t += TILE) {
-            float *to = y + (size_t)t * outs + first;
-            const float *from = x + (size_t)t * ins;
-            if (width == PANEL) multiply_tile(to, from, panel, TILE, PANEL, outs, ins);
-            else multiply_tile(to, from, panel, TILE, width, outs, ins);
+    for (int t = 0; t < T; t++)
+        for (int j = 0; j < width; j++) {
+            float sum = add ? y[(size_t)t * y_step + (size_t)j] : 0;
+            for (size_t k = 0; k < (size_t)ins; k++)
+                sum += x[(size_t)t * x_step + k] * ((float)panel[k * step + (size_t)j] * scales[k / GROUP * step + (size_t)j]);
+            y[(size_t)t * y_step + (size_t)j] = sum;
         }
-        for (; t < T; t++) {
-            float *to = y + (size_t)t * outs + first;
-            const float *from = x + (size_t)t * ins;
-            if (width == PANEL) multiply_tile(to, from, panel, 1, PANEL, outs, ins);
-            else multiply_tile(to, from, panel, 1, width, outs, ins);
-        }
+}
+#else
+#ifdef __GNUC__
+#define INLINE static inline __attribute__((always_inline))
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define INLINE static inline
+#define PREFETCH(address) (void)(address)
+#endif
+
+// The `width` floats that are there of `lanes`.  By way of a copy, so that sums never need an address and stay in registers.
+INLINE void load_lanes(float *to, const float *from, int lanes, int width)
+{
+    if (width == lanes) {
+        for (int j = 0; j < lanes; j++) to[j] = from[j];
+    } else {
+        float copy[PANEL];
+        memcpy(copy, from, (size_t)width * sizeof(float));
+        for (int j = 0; j < lanes; j++) to[j] = copy[j];
     }
-    (void)e, (void)work;            // unused where there is no OpenMP
 }
 
-// y (D) = w * x / sqrt(mean(x^2) + eps); y may be x
+INLINE void store_lanes(float *to, const float *from, int lanes, int width)
+{
+    if (width == lanes) {
+        for (int j = 0; j < lanes; j++) to[j] = from[j];
+    } else {
+        float copy[PANEL];
+        for (int j = 0; j < lanes; j++) copy[j] = from[j];
+        memcpy(to, copy, (size_t)width * sizeof(float));
+    }
+}
+
+// `tokens` rows of x times `lanes` columns of a panel.  Called with constants for both, so that the sums stay in registers and
+// the loops over j become vector instructions without any change to the order of a sum.  Lanes beyond `width` compute what nobody
+// reads, from whatever follows the panel.
+INLINE void tile(float *y, size_t y_step, const float *x, size_t x_step, const float *panel, size_t step, int tokens, int lanes,
+                 int width, int ins, int add)
+{
+    float sum[TILE][PANEL];
+    for (int t = 0; t < tokens; t++) {
+        for (int j = 0; j < lanes; j++) sum[t][j] = 0;
+        if (add) load_lanes(sum[t], y + (size_t)t * y_step, lanes, width);
+    }
+    for (size_t k = 0; k < (size_t)ins; k++)
+        for (int t = 0; t < tokens; t++)
+            for (int j = 0; j < lanes; j++)
+                sum[t][j] = fma1(x[(size_t)t * x_step + k], panel[k * step + (size_t)j], sum[t][j]);
+    for (int t = 0; t < tokens; t++) store_lanes(y + (size_t)t * y_step, sum[t], lanes, width);
+}
+
+// The same for one token, with loops that compilers do not rearrange to the worse (2 times slower with gcc 12 otherwise).
+INLINE void tile1(float *y, const float *x, const float *panel, size_t step, int lanes, int width, int ins, int add)
+{
+    float sum[PANEL];
+    for (int j = 0; j < lanes; j++) sum[j] = 0;
+    if (add) load_lanes(sum, y, lanes, width);
+    for (int k = 0; k < ins; k++, panel += step) {
+        for (int j = 0; j < lanes; j += 16) PREFETCH(panel + j + AHEAD);
+#pragma clang loop unroll(full)
+        for (int j = 0; j < lanes; j++) sum[j] = fma1(x[k], panel[j], sum[j]);
+    }
+    store_lanes(y, sum, lanes, width);
+}
+
+// The same for int8: a group's sum, over whole numbers times x, is scaled when it is complete.
+INLINE void tile8(float *restrict y, size_t y_step, const float *restrict x, size_t x_step, const int8_t *restrict panel, const float *restrict scales, size_t step,
+                  int tokens, int lanes, int width, int ins, int add)
+{
+    float sum[TILE][PANEL], part[TILE][PANEL];
+    for (int t = 0; t < tokens; t++) {
+        for (int j = 0; j < lanes; j++) sum[t][j] = 0;
+        if (add) load_lanes(sum[t], y + (size_t)t * y_step, lanes, width);
+    }
+    for (size_t first = 0, last; first < (size_t)ins; first = last, scales += step) {
+        last = (size_t)ins - first < GROUP ? (size_t)ins : first + GROUP;
+        for (int t = 0; t < tokens; t++)
+            for (int j = 0; j < lanes; j++) part[t][j] = 0;
+        for (size_t k = first; k < last; k++)
+            for (int t = 0; t < tokens; t++)
+                for (int j = 0; j < lanes; j++)
+                    part[t][j] = fma1(x[(size_t)t * x_step + k], (float)panel[k * step + (size_t)j], part[t][j]);
+        for (int t = 0; t < tokens; t++)
+            for (int j = 0; j < lanes; j++) sum[t][j] = fma1(part[t][j], scales[j], sum[t][j]);
+    }
+    for (int t = 0; t < tokens; t++) store_lanes(y + (size_t)t * y_step, sum[t], lanes, width);
+}
+
+INLINE void tile8_1(float *restrict y, const float *restrict x, const int8_t *restrict panel, const float *restrict scales, size_t step, int lanes, int width, int ins,
+                    int add)
+{
+    float sum[PANEL], part[PANEL];
+    for (int j = 0; j < lanes; j++) sum[j] = 0;
+    if (add) load_lanes(sum, y, lanes, width);
+    for (int first = 0, last; first < ins; first = last, scales += step) {
+        last = ins - first < GROUP ? ins : first + GROUP;
+        for (int j = 0; j < lanes; j++) part[j] = 0;
+        for (int k = first; k < last; k++, panel += step) {
+            PREFETCH(panel + 4 * AHEAD);
+            for (int j = 0; j < lanes; j++) part[j] = fma1(x[k], (float)panel[j], part[j]);
+        }
+        for (int j = 0; j < lanes; j++) sum[j] = fma1(part[j], scales[j], sum[j]);
+    }
+    store_lanes(y, sum, lanes, width);
+}
+
+// y (T, width) = x (T, ins) @ panel (ins, width), added to y with `add`.  Rows of y, x and panel lie *_step apart.
+static void product(float *y, size_t y_step, const float *x, size_t x_step, const float *panel, size_t step, int T, int width,
+                    int ins, int add)
+{
+#define TILES(which, ...) \
+    if (width > MIDDLE) which(__VA_ARGS__, PANEL, width, ins, add); \
+    else if (width > NARROW) which(__VA_ARGS__, MIDDLE, width, ins, add); \
+    else which(__VA_ARGS__, NARROW, width, ins, add)
+
+    for (; T >= TILE; T -= TILE, y += TILE * y_step, x += TILE * x_step) { TILES(tile, y, y_step, x, x_step, panel, step, TILE); }
+    for (; T > 0; T--, y += y_step, x += x_step) { TILES(tile1, y, x, panel, step); }
+#undef TILES
+}
+
+// The same for int8, panel (ins, width) and scales (groups, width)
+static void product8(float *y, size_t y_step, const float *x, size_t x_step, const int8_t *panel, const float *scales, size_t step,
+                     int T, int width, int ins, int add)
+{
+#define TILES(which, ...) \
+    if (width > NARROW) which(__VA_ARGS__, PANEL, width, ins, add); \
+    else which(__VA_ARGS__, NARROW, width, ins, add)
+
+    for (; T >= TILE; T -= TILE, y += TILE * y_step, x += TILE * x_step) {
+        TILES(tile8, y, y_step, x, x_step, panel, scales, step, TILE);
+    }
+    for (; T > 0; T--, y += y_step, x += x_step) { TILES(tile8_1, y, x, panel, scales, step); }
+#undef TILES
+}
+#endif
+
+static void multiply_panel(float *y, const float *x, const matrix *m, size_t layer, int T, int add, int panel)
+{
+    const size_t first = (size_t)panel * PANEL, width = m->outs - first < PANEL ? m->outs - first : PANEL;
+    const size_t at = layer * m->outs + first;
+    if (m->quants)
+        product8(y + first, m->outs, x, m->ins, m->quants + at * m->ins, m->scales + at * m->groups, width, T, (int)width,
+                 (int)m->ins, add);
+    else product(y + first, m->outs, x, m->ins, m->floats + at * m->ins, width, T, (int)width, (int)m->ins, add);
+}
+
+// Whether all threads should share a piece of work of so many multiply-adds
+static int shared(const mt_engine *e, double work) { return e->alone && e->team > 1 && work > THREAD_WORK; }
+
+// y (T, outs) = x (T, ins) @ w.T, with `add` added to y; w is one layer's matrix of m
+static void multiply(const mt_engine *e, float *y, const float *x, const matrix *m, size_t layer, int T, int add)
+{
+    const int panels = (int)((m->outs + PANEL - 1) / PANEL);
+    if (shared(e, (double)T * (double)m->outs * (double)m->ins)) {
+        #pragma omp parallel for num_threads(e->team)
+        for (int i = 0; i < panels; i++) multiply_panel(y, x, m, layer, T, add, i);
+    } else
+        for (int i = 0; i < panels; i++) multiply_panel(y, x, m, layer, T, add, i);
+}
+
+// The sum, and the largest, of LANES = 16 numbers, which they overwrite: by halves, as one after the other takes four times as long
+static inline float total(float *part)
+{
+    for (int j = 0; j < 8; j++) part[j] += part[j + 8];
+    for (int j = 0; j < 4; j++) part[j] += part[j + 4];
+    return part[0] + part[2] + (part[1] + part[3]);
+}
+
+static inline float largest(float *part)
+{
+    for (int j = 0; j < 8; j++) part[j] = part[j + 8] > part[j] ? part[j + 8] : part[j];
+    for (int j = 0; j < 4; j++) part[j] = part[j + 4] > part[j] ? part[j + 4] : part[j];
+    for (int j = 0; j < 2; j++) part[j] = part[j + 2] > part[j] ? part[j + 2] : part[j];
+    return part[1] > part[0] ? part[1] : part[0];
+}
+
+// y (D) = w * x / sqrt(mean(x^2) + eps); y may be x.  LANES partial sums, so that they vectorise.
 static void rmsnorm(float *y, const float *x, const float *w, int D, float eps)
 {
-    double square = 0;
-    for (int d = 0; d < D; d++) square += (double)x[d] * (double)x[d];
-    float r = (float)(1 / sqrt(square / D + (double)eps));
-    for (int d = 0; d < D; d++) y[d] = w[d] * (r * x[d]);
+    float part[LANES] = {0};
+    int d = 0;
+    for (; d + LANES <= D; d += LANES)
+        for (int j = 0; j < LANES; j++) part[j] = fma1(x[d + j], x[d + j], part[j]);
+    for (int j = 0; d + j < D; j++) part[j] = fma1(x[d + j], x[d + j], part[j]);
+    const float mean = total(part) / (float)D, r = 1 / sqrtf(mean + eps) + 0 * mean;     // an overflow is NaN, and not 1 / inf = 0
+    for (d = 0; d < D; d++) y[d] = w[d] * (r * x[d]);
 }
 
 // Turn the K/2 channel pairs of one head.
-static void rotate(float *x, const float *cosine, const float *sine, int K)
+static void rotate(float *x, const float *turn, int K)
 {
+    const float *cosine = turn, *sine = turn + K / 2;
     for (int j = 0; j < K / 2; j++) {
         float a = x[2 * j], b = x[2 * j + 1];
-        x[2 * j] = a * cosine[j] - b * sine[j];
-        x[2 * j + 1] = a * sine[j] + b * cosine[j];
+        x[2 * j] = fma1(a, cosine[j], -b * sine[j]);
+        x[2 * j + 1] = fma1(a, sine[j], b * cosine[j]);
     }
 }
 
-static void softmax(float *x, int size)
+#ifdef SLOW
+static float exponential(float x) { return expf(x); }
+#else
+// e^x = 2^n * e^r with n = round(x / ln 2), |r| <= ln(2) / 2, and the polynomial for e^r of Cephes (Moshier 1984): at most 2 units in
+// the last place off.  Unlike expf it has no branch and no call, so a loop over it becomes vector instructions.
+static inline float exponential(float x)
 {
-    float top = x[0], sum = 0;
-    for (int i = 1; i < size; i++) top = x[i] > top ? x[i] : top;
-    for (int i = 0; i < size; i++) sum += x[i] = expf(x[i] - top);
-    for (int i = 0; i < size; i++) x[i] /= sum;
+    const float magic = 12582912;               // 1.5 * 2^23: adding it leaves n in the last bits
+    float limited = x > 88 ? 88 : x < -87 ? -87 : x, shifted = fma1(limited, 1.44269504f, magic), n = shifted - magic;
+    float r = fma1(n, -0.693359375f, limited), p = 1.9875691500e-4f, power;
+    r = fma1(n, 2.12194440e-4f, r);
+    p = fma1(p, r, 1.3981999507e-3f);
+    p = fma1(p, r, 8.3334519073e-3f);
+    p = fma1(p, r, 4.1665795894e-2f);
+    p = fma1(p, r, 1.6666665459e-1f);
+    p = fma1(p, r, 5.0000001201e-1f);
+    p = fma1(p, r * r, r) + 1;
+    uint32_t bits;
+    memcpy(&bits, &shifted, 4);
+    bits = (bits << 23) + 0x3f800000;           // 2^n
+    memcpy(&power, &bits, 4);
+    return x < -87 ? 0 : p * power;
 }
+#endif
 
-// One head of one token: y (K) = softmax(q . keys / sqrt(K)) @ values over the slots 0..slots-1.
-// q (K), keys (K, S), values (S, K), scores (S) scratch
-static void attend(float *y, const float *q, const float *keys, const float *values, float *scores, int slots, int K, int S,
-                   int linear)
+// scores (count, slots and one more each) -> e^(score - max), and their sums.  In steps for all rows, so that none waits for the row before
+static void softmax_rows(float *scores, size_t step, int slots, int count, float *sums)
 {
-    float scale = (float)pow(K, -0.5);
-    memset(scores, 0, (size_t)slots * sizeof(float));
-    for (int k = 0; k < K; k++) {
-        float channel = q[k] * scale;
-        for (int s = 0; s < slots; s++) scores[s] += channel * keys[(size_t)k * (size_t)S + (size_t)s];
+    float most[TILE];
+    for (int i = 0; i < count; i++) {
+        float *row = scores + (size_t)i * step, top[LANES];
+        const int n = slots + i, padded = (int)round_up((size_t)n);
+        for (int s = n; s < padded; s++) row[s] = -HUGE_VALF;
+        for (int j = 0; j < LANES; j++) top[j] = row[j];
+        for (int s = LANES; s < padded; s += LANES)
+            for (int j = 0; j < LANES; j++) top[j] = row[s + j] > top[j] ? row[s + j] : top[j];
+        most[i] = largest(top);
     }
-    if (!linear) softmax(scores, slots);
-    memset(y, 0, (size_t)K * sizeof(float));
-    for (int s = 0; s < slots; s++)
-        for (int k = 0; k < K; k++) y[k] += scores[s] * values[(size_t)s * (size_t)K + (size_t)k];
+    for (int i = 0; i < count; i++) {
+        float *row = scores + (size_t)i * step, part[LANES] = {0};
+        const int padded = (int)round_up((size_t)(slots + i));
+        for (int s = 0; s < padded; s += LANES)
+            for (int j = 0; j < LANES; j++) part[j] += row[s + j] = exponential(row[s + j] - most[i]);
+        sums[i] = total(part);
+    }
 }
+static float softmax(float *scores, int slots) { float sum; softmax_rows(scores, 0, slots, 1, &sum); return sum; }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The forward pass of up to CHUNK tokens, a straight line: model_forward and block_forward of minitron/model.py.
-// tokens, sequences, slots, positions (T): which token, of which sequence, at which place in its cache, at which position.
+// The forward pass: model_forward and block_forward of minitron/model.py, in stages that work on tokens first..last-1 of the
+// chunk.  Threads take blocks of tokens through a stage; only between stages do they wait for each other.
 
-static void forward_chunk(mt_engine *e, int T, const int32_t *tokens, const int32_t *sequences, const int32_t *slots,
-                          const int32_t *positions)
+static space my_space(const mt_engine *e)
+{
+    int thread = 0;
+#ifdef _OPENMP
+    if (e->team > 1) thread = omp_get_thread_num();     // an engine without a team may itself be one thread of many
+#endif
+    return space_of(e, thread, NULL);
+}
+
+typedef void stage(mt_engine *e, size_t layer, int first, int last);
+
+// Take `count` tokens through a stage.  Few of them are one block, whose products threads share instead (see multiply).
+static void run_stage(mt_engine *e, stage *work, size_t layer, int count)
+{
+    if (e->alone) {
+        for (int first = 0; first < count; first += BLOCK)
+            work(e, layer, first, count - first < BLOCK ? count : first + BLOCK);
+        return;
+    }
+    const int rounds = (count + BLOCK * e->team - 1) / (BLOCK * e->team), least = (count - 1) / (rounds * e->team) + 1;
+    const int block = (least + TILE - 1) / TILE * TILE, blocks = (count + block - 1) / block;
+    #pragma omp parallel for schedule(dynamic) num_threads(e->team)
+    for (int i = 0; i < blocks; i++) work(e, layer, i * block, i == blocks - 1 ? count : (i + 1) * block);
+}
+
+// x = the tokens' rows of embed; each lies as one column of its panel
+static void look_up(mt_engine *e, size_t layer, int first, int last)
+{
+    const matrix *m = &e->w.embed;
+    const size_t D = m->ins;
+    for (int t = first; t < last; t++) {
+        const size_t token = (size_t)e->c.token[t], panel = token / PANEL * PANEL;
+        const size_t step = m->outs - panel < PANEL ? m->outs - panel : PANEL, column = token - panel;
+        float *x = e->x + (size_t)t * D;
+        for (size_t d = 0; d < D; d++)
+            x[d] = m->quants ? (float)m->quants[panel * D + d * step + column] *
+                                   m->scales[panel * m->groups + d / GROUP * step + column]
+                             : m->floats[panel * D + d * step + column];
+    }
+    (void)layer;
+}
+
+// One layer's keys or values of one sequence and head begin here; both have the same number of floats, room.
+static size_t cache_row(const mt_engine *e, size_t layer, int32_t sequence, int g, size_t room)
+{
+    return ((layer * (size_t)e->sequences + (size_t)sequence) * (size_t)e->config.kv_heads + (size_t)g) * room;
+}
+
+// Columns that lie side by side in the panel that begins at `first`, of `all` columns, rounded up
+static size_t panel_width(size_t all, size_t first) { return round_up(all) - first < PANEL ? round_up(all) - first : PANEL; }
+
+// First stage of a layer: queries, keys and values of each token; keys and values go to the cache.
+static void project(mt_engine *e, size_t layer, int first, int last)
 {
     const mt_config *c = &e->config;
-    const int D = c->dim, H = c->heads, G = c->kv_heads, K = c->head_dim, F = c->ffn_dim, V = c->vocab, S = e->context;
-    const size_t qkv = (size_t)(H + 2 * G) * (size_t)K, HK = (size_t)H * (size_t)K, SK = (size_t)S * (size_t)K;
-    const size_t DD = (size_t)D, FF = (size_t)F;
-    float *x = e->x, *n = e->n, *u = e->u, *y = e->y;
+    const int H = c->heads, G = c->kv_heads, k = c->head_dim;
+    const size_t D = (size_t)c->dim, K = (size_t)k, HK = (size_t)H * K, qkv = e->w.wqkv.outs, S = (size_t)e->context;
+    const space s = my_space(e);
 
-    // embedding: row `token` of embed lies as one column of its panel
-    for (int t = 0; t < T; t++) {
-        int first = tokens[t] / PANEL * PANEL, width = V - first < PANEL ? V - first : PANEL;
-        const float *panel = e->w.embed + (size_t)first * DD;
-        for (int d = 0; d < D; d++) x[t * D + d] = panel[d * width + tokens[t] - first];
-    }
-    for (int t = 0; t < T && c->rope_theta > 0; t++)
-        for (int j = 0; j < K / 2; j++) {
-            e->cosine[t * (K / 2) + j] = (float)cos((double)positions[t] * e->frequency[j]);
-            e->sine[t * (K / 2) + j] = (float)sin((double)positions[t] * e->frequency[j]);
+    for (int t = first; t < last; t++)
+        rmsnorm(s.n + (size_t)(t - first) * D, e->x + (size_t)t * D, e->w.norm1 + layer * D, c->dim, c->norm_eps);
+    multiply(e, s.u, s.n, &e->w.wqkv, layer, last - first, 0);
+
+    const float scale = (float)pow(c->head_dim, -0.5);
+    for (int t = first; t < last; t++) {
+        float *q = s.u + (size_t)(t - first) * qkv, *keys = q + HK, *values = keys + (size_t)G * K;
+        const float *turn = e->turns + (size_t)e->c.position[t] * K;
+        if (c->rope_theta > 0 && e->c.position[t] >= e->context) fill_turns(c, s.turn, e->c.position[t], 1), turn = s.turn;
+
+        for (int h = 0; h < H + G; h++) {               // the keys' heads follow the queries'
+            float *head = q + (size_t)h * K;
+            if (c->qk_norm) rmsnorm(head, head, (h < H ? e->w.norm_q : e->w.norm_k) + layer * K, k, c->norm_eps);
+            if (c->rope_theta > 0) rotate(head, turn, k);
         }
+        for (size_t i = 0; i < HK; i++) e->q[(size_t)t * HK + i] = q[i] * scale;
 
-    for (size_t l = 0; l < (size_t)c->layers; l++) {
-        // queries, keys and values of all tokens in one product
-        for (int t = 0; t < T; t++) rmsnorm(n + t * D, x + t * D, e->w.norm1 + l * DD, D, c->norm_eps);
-        multiply(e, u, n, e->w.wqkv + l * qkv * DD, T, qkv, DD);
-
-        // norm and turn queries and keys; keep keys and values in the cache
-        for (int t = 0; t < T; t++) {
-            float *q = u + (size_t)t * qkv, *k = q + HK, *v = k + G * K;
-            for (int h = 0; h < H + G; h++) {           // the keys' heads follow the queries'
-                float *head = q + h * K;
-                const float *w = h < H ? e->w.norm_q : e->w.norm_k;
-                if (c->qk_norm) rmsnorm(head, head, w + l * (size_t)K, K, c->norm_eps);
-                if (c->rope_theta > 0) rotate(head, e->cosine + t * (K / 2), e->sine + t * (K / 2), K);
-            }
-            for (int g = 0; g < G; g++) {
-                size_t row = (l * (size_t)e->sequences + (size_t)sequences[t]) * (size_t)G + (size_t)g;
-                for (int i = 0; i < K; i++) e->keys[row * SK + (size_t)i * (size_t)S + (size_t)slots[t]] = k[g * K + i];
-                memcpy(e->values + row * SK + (size_t)slots[t] * (size_t)K, v + g * K, (size_t)K * sizeof(float));
+        const size_t slot = (size_t)e->c.slot[t], begin = slot / PANEL * PANEL;
+        for (int g = 0; g < G; g++) {
+            float *key = e->keys + cache_row(e, layer, e->c.sequence[t], g, round_up(S) * K) + begin * K + slot % PANEL;
+            float *value = e->values + cache_row(e, layer, e->c.sequence[t], g, S * round_up(K));
+            for (size_t i = 0; i < K; i++) key[i * panel_width(S, begin)] = keys[(size_t)g * K + i];
+            for (size_t i = 0; i < K; i += PANEL) {
+                const size_t width = panel_width(K, i), n = K - i < width ? K - i : width;
+                for (size_t j = 0; j < n; j++) value[i * S + slot * width + j] = values[(size_t)g * K + i + j];
             }
         }
-
-        // attention: each token looks at its own sequence up to itself
-        const double work = (double)T * (double)HK * (double)slots[T - 1];
-        #pragma omp parallel for num_threads(e->threads) if (e->threads > 1 && work > THREAD_WORK)
-        for (int t = 0; t < T; t++)
-            for (int h = 0; h < H; h++) {
-                size_t row = (l * (size_t)e->sequences + (size_t)sequences[t]) * (size_t)G + (size_t)(h / (H / G));
-                attend(y + (size_t)t * HK + h * K, u + (size_t)t * qkv + h * K, e->keys + row * SK, e->values + row * SK,
-                       e->scores + (size_t)t * (size_t)S, slots[t] + 1, K, S, c->linear);
-            }
-        (void)work;
-        multiply(e, n, y, e->w.wo + l * DD * HK, T, DD, HK);
-        for (int i = 0; i < T * D; i++) x[i] += n[i];
-        if (!F) continue;
-
-        // feed-forward: silu(gate) * up
-        for (int t = 0; t < T; t++) rmsnorm(n + t * D, x + t * D, e->w.norm2 + l * DD, D, c->norm_eps);
-        multiply(e, u, n, e->w.w13 + l * 2 * FF * DD, T, 2 * FF, DD);
-        for (int t = 0; t < T; t++)
-            for (int f = 0; f < F; f++) {
-                float gate = u[(size_t)t * 2 * FF + (size_t)f], up = u[((size_t)t * 2 + 1) * FF + (size_t)f];
-                y[(size_t)t * FF + (size_t)f] = gate / (1 + expf(-gate)) * up;
-            }
-        multiply(e, n, y, e->w.w2 + l * DD * FF, T, DD, FF);
-        for (int i = 0; i < T * D; i++) x[i] += n[i];
     }
+}
+
+// Attention of head h for `count` <= TILE tokens that follow each other in one sequence, the first of them number t of the
+// chunk: y (count, HK) = softmax(q . keys) @ values, each token over the slots up to its own.
+static void attend(mt_engine *e, size_t layer, int h, int t, int count, float *y, float *scores)
+{
+    const mt_config *c = &e->config;
+    const size_t K = (size_t)c->head_dim, HK = (size_t)c->heads * K, S = (size_t)e->context, Sp = round_up(S);
+    const int g = h / (c->heads / c->kv_heads), slots = e->c.slot[t] + 1, most = slots + count - 1;
+    const float *keys = e->keys + cache_row(e, layer, e->c.sequence[t], g, Sp * K);
+    const float *values = e->values + cache_row(e, layer, e->c.sequence[t], g, S * round_up(K));
+
+    for (int begin = 0; begin < most; begin += PANEL)
+        product(scores + begin, Sp, e->q + (size_t)t * HK + (size_t)h * K, HK, keys + (size_t)begin * K,
+                panel_width(S, (size_t)begin), count, most - begin < PANEL ? most - begin : PANEL, (int)K, 0);
+
+    float sum[TILE];
+    if (!c->linear) softmax_rows(scores, Sp, slots, count, sum); else for (int i = 0; i < count; i++) sum[i]=1;
+
+    for (size_t begin = 0; begin < K; begin += PANEL) {
+        const size_t step = panel_width(K, begin);
+        const int width = (int)(K - begin < step ? K - begin : step);
+        const float *panel = values + begin * S;
+        product(y + begin, HK, scores, Sp, panel, step, count, width, slots, 0);
+        for (int i = 1; i < count; i++)         // what the later ones see beyond, in the same order
+            for (int slot = slots; slot < slots + i; slot++)
+                for (int k = 0; k < width; k++)
+                    y[(size_t)i * HK + begin + (size_t)k] =
+                        fma1(scores[(size_t)i * Sp + (size_t)slot], panel[(size_t)slot * step + (size_t)k], y[(size_t)i * HK + begin + (size_t)k]);
+    }
+    for (int i = 0; i < count; i++)
+        for (size_t k = 0; k < K; k++) y[(size_t)i * HK + k] /= sum[i];
+
+    for (int i = 0; i < count && e->watched && layer == (size_t)e->watched_layer && h == e->watched_head; i++)
+        for (int s = 0; s < slots + i; s++) e->watched[(size_t)(t + i) * S + (size_t)s] = scores[(size_t)i * Sp + (size_t)s] / sum[i];
+}
+
+// attend for heads h..end-1 and all runs of tokens of one sequence among first..last-1.  A run's heads follow each other, as they do
+// in the cache.
+static void attend_runs(mt_engine *e, size_t layer, int h0, int h1, int first, int last, float *y)
+{
+    const size_t K = (size_t)e->config.head_dim, HK = (size_t)e->config.heads * K;
+    float *scores = my_space(e).scores;
+    for (int t = first, end; t < last; t = end) {
+        for (end = t + 1; end < last && end < t + TILE && e->c.sequence[end] == e->c.sequence[t];) end++;
+        for (int h = h0; h < h1; h++) attend(e, layer, h, t, end - t, y + (size_t)(t - first) * HK + (size_t)h * K, scores);
+    }
+}
+
+// Second stage of a layer: attention and feed-forward, both added to the residual stream.
+static void attend_and_feed(mt_engine *e, size_t layer, int first, int last)
+{
+    const mt_config *c = &e->config;
+    const int H = c->heads, T = last - first;
+    const size_t D = (size_t)c->dim, F = (size_t)c->ffn_dim;
+    const space s = my_space(e);
+    float *x = e->x + (size_t)first * D;
+
+    if (shared(e, (double)T * (double)e->w.wo.ins * (double)e->c.slot[first])) {
+        #pragma omp parallel for num_threads(e->team)
+        for (int h = 0; h < H; h++) attend_runs(e, layer, h, h + 1, first, last, s.y);
+    } else attend_runs(e, layer, 0, H, first, last, s.y);
+    multiply(e, x, s.y, &e->w.wo, layer, T, 1);
+    if (!F) return;
+
+    // silu(gate) * up
+    for (int t = 0; t < T; t++) rmsnorm(s.n + (size_t)t * D, x + (size_t)t * D, e->w.norm2 + layer * D, c->dim, c->norm_eps);
+    multiply(e, s.u, s.n, &e->w.w13, layer, T, 0);
+    for (size_t t = 0; t < (size_t)T; t++)
+        for (size_t f = 0; f < F; f++) {
+            float gate = s.u[2 * t * F + f], up = s.u[(2 * t + 1) * F + f];
+            s.y[t * F + f] = gate / (1 + exponential(-gate)) * up;
+        }
+    multiply(e, x, s.y, &e->w.w2, layer, T, 1);
+}
+
+// Last stage: logits of the rows first..last-1 of e->c.row
+static void finish_rows(mt_engine *e, size_t layer, int first, int last)
+{
+    const space s = my_space(e);
+    const size_t D = (size_t)e->config.dim;
+    for (int i = first; i < last; i++)
+        rmsnorm(s.n + (size_t)(i - first) * D, e->x + (size_t)e->c.row[i] * D, e->w.norm_f, e->config.dim, e->config.norm_eps);
+    multiply(e, e->logits + (size_t)first * (size_t)e->config.vocab, s.n, &e->w.head, 0, last - first, 0);
+    (void)layer;
 }
 
 // Check all tokens before any is run.  Counts them into their sequences and out again.
@@ -711,30 +1174,99 @@ static int32_t check_tokens(mt_engine *e, int32_t count, const int32_t *tokens, 
     return status;
 }
 
+// Take T <= CHUNK checked tokens through all layers.
+static void forward_chunk(mt_engine *e, int T, const int32_t *tokens, const int32_t *sequences, const int32_t *positions)
+{
+    chunk *c = &e->c;
+    c->token = tokens;
+    for (int t = 0; t < T; t++) {
+        c->sequence[t] = sequences ? sequences[t] : 0;
+        c->slot[t] = e->length[c->sequence[t]]++;
+        c->position[t] = positions ? positions[t] : c->slot[t];
+    }
+    const double work = (double)T * (double)(e->parameters / (uint64_t)e->config.layers);
+    e->alone = e->team == 1 || T < 2 * TILE * e->team || work < THREAD_WORK;
+    run_stage(e, look_up, 0, T);
+    for (size_t layer = 0; layer < (size_t)e->config.layers; layer++) {
+        run_stage(e, project, layer, T);
+        run_stage(e, attend_and_feed, layer, T);
+    }
+}
+
+// Logits (rows, V) of the first `rows` of c.row
+static void finish(mt_engine *e, int rows, float *logits)
+{
+    e->logits = logits;
+    e->alone = e->team == 1 || rows < 2 * TILE * e->team;
+    run_stage(e, finish_rows, 0, rows);
+}
+
 int32_t mt_forward(mt_engine *e, int32_t count, const int32_t *tokens, const int32_t *sequences, const int32_t *positions,
                    const uint8_t *wanted, float *logits)
 {
     int32_t status = check_tokens(e, count, tokens, sequences, positions);
-    if (status) return status;
-    const size_t D = (size_t)e->config.dim, V = (size_t)e->config.vocab;
-    for (int32_t start = 0; start < count; start += CHUNK) {
-        int T = count - start < CHUNK ? count - start : CHUNK;
-        int32_t sequence[CHUNK], slot[CHUNK], position[CHUNK];
-        for (int t = 0; t < T; t++) {
-            sequence[t] = sequences ? sequences[start + t] : 0;
-            slot[t] = e->length[sequence[t]]++;
-            position[t] = positions ? positions[start + t] : slot[t];
-        }
-        forward_chunk(e, T, tokens + start, sequence, slot, position);
-
+    for (int32_t start = 0; start < count && !status; start += CHUNK) {
+        const int T = count - start < CHUNK ? count - start : CHUNK;
+        forward_chunk(e, T, tokens + start, sequences ? sequences + start : NULL, positions ? positions + start : NULL);
         int rows = 0;                   // only the rows that somebody wants meet the head
         for (int t = 0; t < T && logits; t++)
-            if (!wanted || wanted[start + t])
-                rmsnorm(e->n + (size_t)rows++ * D, e->x + (size_t)t * D, e->w.norm_f, e->config.dim, e->config.norm_eps);
-        if (rows) multiply(e, logits, e->n, e->w.head, rows, V, D);
-        if (logits) logits += (size_t)rows * V;
+            if (!wanted || wanted[start + t]) e->c.row[rows++] = t;
+        if (rows) finish(e, rows, logits);
+        if (logits) logits += (size_t)rows * (size_t)e->config.vocab;
+        if (e->watched) e->watched += (size_t)T * (size_t)e->context;
     }
+    return status;
+}
+
+// log p(target) from logits (V), which it overwrites, and a few floats behind them
+static float log_probability(float *logits, int32_t V, int32_t target)
+{
+    float most = logits[0], own = logits[target];
+    for (int32_t i = 1; i < V; i++) most = logits[i] > most ? logits[i] : most;
+    return own - most - logf(softmax(logits, V));
+}
+
+int32_t mt_score(mt_engine *e, int32_t count, const int32_t *tokens, const int32_t *sequences, const int32_t *positions,
+                 const int32_t *targets, float *logprobs)
+{
+    const int32_t V = e->config.vocab;
+    for (int32_t i = 0; i < count; i++)
+        if (targets[i] >= V) return fail(e, MT_USAGE, "token %d is not in the vocabulary of %d", targets[i], V);
+    int32_t status = check_tokens(e, count, tokens, sequences, positions);
+    if (status) return status;
+
+    const int most = (1 << 22) / V < CHUNK ? (1 << 22) / V + 1 : CHUNK;     // rows at a time: their logits take 16 MiB
+    float *logits = new_floats((uint64_t)most, (uint64_t)V, 1);
+    if (!logits) return fail(e, MT_MEMORY, "no memory for %d rows of %d logits", most, V);
+    for (int32_t start = 0, T; start < count; start += T) {
+        T = count - start < most ? count - start : most;
+        forward_chunk(e, T, tokens + start, sequences ? sequences + start : NULL, positions ? positions + start : NULL);
+        int rows = 0;
+        for (int t = 0; t < T; t++)
+            if (targets[start + t] >= 0) e->c.row[rows++] = t;
+        if (rows) finish(e, rows, logits);
+        for (int i = rows - 1; i >= 0; i--) {           // backwards, see log_probability
+            const int32_t at = start + e->c.row[i];
+            logprobs[at] = log_probability(logits + (size_t)i * (size_t)V, V, targets[at]);
+        }
+    }
+    free(logits);
     return MT_OK;
+}
+
+int32_t mt_attention(mt_engine *e, int32_t count, const int32_t *tokens, const int32_t *sequences, const int32_t *positions,
+                     int32_t layer, int32_t head, float *weights)
+{
+    if (layer < 0 || layer >= e->config.layers || head < 0 || head >= e->config.heads)
+        return fail(e, MT_USAGE, "layer %d, head %d does not exist: the model has %d layers of %d heads", layer, head,
+                    e->config.layers, e->config.heads);
+    memset(weights, 0, (size_t)count * (size_t)e->context * sizeof(float));
+    e->watched = weights;
+    e->watched_layer = layer;
+    e->watched_head = head;
+    int32_t status = mt_forward(e, count, tokens, sequences, positions, NULL, NULL);
+    e->watched = NULL;
+    return status;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -802,24 +1334,20 @@ static void sift(int32_t *heap, int32_t size, int32_t root, const double *weight
     }
 }
 
-int32_t mt_sample(mt_engine *e, const float *logits, const mt_sampling *how, uint64_t *random, int32_t *token)
+// -> a token, or ~i where logit i is not finite; weight and heap (V) are scratch
+static int32_t choose(const float *logits, int32_t V, const mt_sampling *how, uint64_t *random, double *weight, int32_t *heap)
 {
-    int32_t V = e->config.vocab, best = 0;
-    if (!V) return fail(e, MT_USAGE, "no model is loaded");
-    if (!(how->temperature >= 0 && how->temperature < HUGE_VALF && how->top_k >= 0 && how->top_p > 0 && how->top_p <= 1 &&
-          how->min_p >= 0 && how->min_p <= 1))
-        return fail(e, MT_USAGE, "temperature %g, top-k %d, top-p %g or min-p %g is out of range", (double)how->temperature,
-                    how->top_k, (double)how->top_p, (double)how->min_p);
+    int32_t best = 0;
+    float nonsense = 0;                 // stays 0, or becomes NaN
     for (int32_t i = 0; i < V; i++) {
-        if (!isfinite(logits[i]))
-            return fail(e, MT_RUN, "the logit of token %d is not finite: the model's weights have overflowed", i);
+        nonsense += logits[i] * 0;
         if (logits[i] > logits[best]) best = i;
     }
-    *token = best;
-    if (how->temperature == 0) return MT_OK;
+    for (int32_t i = 0; nonsense != 0; i++)
+        if (!isfinite(logits[i])) return ~i;
+    if (how->temperature == 0) return best;
 
-    double *weight = e->weight;         // probability up to a common factor, 1 for the best
-    int32_t *heap = e->order;
+    // probability up to a common factor, 1 for the best
     for (int32_t i = 0; i < V; i++) {
         weight[i] = exp(((double)logits[i] - (double)logits[best]) / (double)how->temperature);
         heap[i] = i;
@@ -828,7 +1356,7 @@ int32_t mt_sample(mt_engine *e, const float *logits, const mt_sampling *how, uin
     for (int32_t i = 0; i < V; i++) total += weight[i];
 
     // take tokens from the likeliest down until top-k, top-p or min-p says stop; they gather behind the shrinking heap
-    int32_t size = V;
+    int32_t size = V, token = best;
     double kept = 0;
     for (int32_t root = V / 2 - 1; root >= 0; root--) sift(heap, V, root, weight);
     while (size && (how->top_k == 0 || V - size < how->top_k) && kept < (double)how->top_p * total &&
@@ -843,10 +1371,202 @@ int32_t mt_sample(mt_engine *e, const float *logits, const mt_sampling *how, uin
     double target = draw(random) * kept, sum = 0;
     for (int32_t i = V - 1; i >= size; i--) {
         sum += weight[heap[i]];
-        *token = heap[i];
+        token = heap[i];
         if (sum > target) break;
     }
+    return token;
+}
+
+static int32_t check_sampling(mt_engine *e, const mt_sampling *how)
+{
+    if (!e->config.vocab) return fail(e, MT_USAGE, "no model is loaded");
+    if (how->temperature >= 0 && how->temperature < HUGE_VALF && how->top_k >= 0 && how->top_p > 0 && how->top_p <= 1 &&
+        how->min_p >= 0 && how->min_p <= 1)
+        return MT_OK;
+    return fail(e, MT_USAGE, "temperature %g, top-k %d, top-p %g or min-p %g is out of range", (double)how->temperature,
+                how->top_k, (double)how->top_p, (double)how->min_p);
+}
+
+static int32_t fail_logit(mt_engine *e, int32_t i)
+{
+    return fail(e, MT_RUN, "the logit of token %d is not finite: the model's weights have overflowed", i);
+}
+
+int32_t mt_sample(mt_engine *e, const float *logits, const mt_sampling *how, uint64_t *random, int32_t *token)
+{
+    int32_t status = check_sampling(e, how);
+    if (status) return status;
+    *token = choose(logits, e->config.vocab, how, random, e->weight, e->order);
+    return *token < 0 ? fail_logit(e, ~*token) : MT_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Generation for many prompts.  A window of sequences is kept going: when one ends, the next prompt takes its place, so that
+// there is always work for whole tiles, and keys and values stay in the caches.  Of a small model each thread runs a copy with a
+// window of its own and waits for nobody; a large one would have to be read from memory by each, so threads share its products.
+
+typedef struct {                // the task, and what is left of it
+    int32_t count, most, room, next;
+    const int32_t *prompts, *lengths, *stop;
+    int64_t *starts;            // (count) where each prompt begins in prompts
+    const mt_sampling *how;
+    uint64_t *random;
+    int32_t *tokens, *generated;
+} generation;
+
+typedef struct {                // one engine's part in it
+    int32_t sequences;
+    int32_t *job;               // (sequences) the prompt that each works on, -1 for none
+    int32_t *feed, *sequence;   // (sequences * room) tokens that go in next
+    uint8_t *wanted;
+    float *logits;              // (sequences, V)
+} window;
+
+static int32_t next_prompt(generation *g)
+{
+    int32_t next;
+    #pragma omp atomic capture
+    next = g->next++;
+    return next < g->count ? next : -1;
+}
+
+// The tokens of the next step: one for each sequence under way, a whole prompt for each that is free.  -> how many
+static int32_t gather(mt_engine *e, generation *g, window *w)
+{
+    int32_t n = 0;
+    for (int32_t s = 0; s < w->sequences; s++) {
+        const int32_t begin = n, job = w->job[s];
+        if (job >= 0) {
+            w->feed[n++] = g->tokens[(size_t)job * (size_t)g->most + (size_t)g->generated[job] - 1];
+        } else if ((w->job[s] = next_prompt(g)) >= 0) {
+            e->length[s] = 0;
+            for (int32_t i = 0; i < g->lengths[w->job[s]]; i++) w->feed[n++] = g->prompts[g->starts[w->job[s]] + i];
+        }
+        for (int32_t i = begin; i < n; i++) w->sequence[i] = s, w->wanted[i] = i == n - 1;
+    }
+    return n;
+}
+
+// Choose a token for each sequence under way.
+static int32_t advance(mt_engine *e, generation *g, window *w)
+{
+    const size_t V = (size_t)e->config.vocab;
+    const float *logits = w->logits;
+    for (int32_t s = 0; s < w->sequences; s++) {
+        const int32_t job = w->job[s];
+        if (job < 0) continue;
+        const int32_t token = choose(logits, (int32_t)V, g->how, &g->random[job], e->weight, e->order);
+        if (token < 0) return fail_logit(e, ~token);
+        const int ended = token == e->config.eos || (g->stop && token == g->stop[job]);
+        if (!ended) g->tokens[(size_t)job * (size_t)g->most + (size_t)g->generated[job]++] = token;
+        if (ended || g->generated[job] == g->most || e->length[s] == e->context) w->job[s] = -1;
+        logits += V;
+    }
     return MT_OK;
+}
+
+// Work on prompts until none is left.
+static int32_t work_on(mt_engine *e, generation *g, int32_t sequences)
+{
+    window w = {.sequences = sequences};
+    int32_t status = mt_reset(e, sequences, g->room);
+    if (status) return status;
+    const size_t S = (size_t)sequences, feed = S * (size_t)g->room;
+    w.job = malloc(S * sizeof(int32_t));
+    w.feed = malloc(feed * sizeof(int32_t));
+    w.sequence = malloc(feed * sizeof(int32_t));
+    w.wanted = malloc(feed);
+    w.logits = new_floats(S, (uint64_t)e->config.vocab, 1);
+    if (!w.job || !w.feed || !w.sequence || !w.wanted || !w.logits)
+        status = fail(e, MT_MEMORY, "no memory for %d prompts at a time", sequences);
+    for (int32_t s = 0; s < sequences && !status; s++) w.job[s] = -1;
+    for (int32_t n; !status && (n = gather(e, g, &w)) > 0;) {
+        status = mt_forward(e, n, w.feed, w.sequence, NULL, w.wanted, w.logits);
+        if (!status) status = advance(e, g, &w);
+    }
+    void *all[] = {w.job, w.feed, w.sequence, w.wanted, w.logits};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    return status;
+}
+
+// The same by a copy of the engine, with the same weights and its own of everything else
+static int32_t work_as_copy(mt_engine *e, generation *g, int32_t sequences)
+{
+    int32_t status = MT_MEMORY;
+    const size_t V = (size_t)e->config.vocab;
+    mt_engine *copy = malloc(sizeof *copy);
+    double *weight = malloc(V * sizeof(double));
+    int32_t *order = malloc(V * sizeof(int32_t));
+    if (copy && weight && order) {
+        *copy = *e;
+        copy->keys = copy->values = copy->x = copy->q = copy->spaces = copy->turns = NULL;
+        copy->length = NULL;
+        copy->sequences = copy->context = copy->team = 0;
+        copy->threads = 1;
+        copy->weight = weight;
+        copy->order = order;
+        status = work_on(copy, g, sequences);
+        free_caches(copy);
+    }
+    if (status) {
+        #pragma omp critical
+        fail(e, status, "%s", copy && weight && order ? copy->error : "no memory for another thread");
+    }
+    free(copy);
+    free(weight);
+    free(order);
+    return status;
+}
+
+// Weights that each token meets: their number, and their bytes
+static double weights_of(const mt_engine *e, double *bytes)
+{
+    const matrix *all[] = {&e->w.wqkv, &e->w.wo, &e->w.w13, &e->w.w2, &e->w.head};
+    double number = 0;
+    *bytes = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        const matrix *m = all[i];
+        number += (double)m->layers * (double)m->outs * (double)m->ins;
+        *bytes += (double)m->layers * (double)m->outs * (double)(m->quants ? m->ins + 4 * m->groups : 4 * m->ins);
+    }
+    return number;
+}
+
+int32_t mt_generate(mt_engine *e, int32_t count, const int32_t *prompts, const int32_t *lengths, int32_t most, const int32_t *stop,
+                    const mt_sampling *how, uint64_t *random, int32_t *tokens, int32_t *generated)
+{
+    const int32_t context = e->config.context;
+    int32_t longest = 0, status = check_sampling(e, how);
+    for (int32_t i = 0; i < count && !status; i++) {
+        if (lengths[i] < 1 || lengths[i] > context)
+            status = fail(e, MT_USAGE, "prompt %d has %d tokens: give 1 to %d, the model's context", i, lengths[i], context);
+        if (lengths[i] > longest) longest = lengths[i];
+        generated[i] = 0;
+    }
+    if (!status && most < 0) status = fail(e, MT_USAGE, "%d tokens to generate: give a number from 0 on", most);
+    if (status || count < 1 || most == 0) return status;
+
+    generation g = {.count = count, .most = most, .room = most < context - longest ? longest + most : context, .prompts = prompts,
+                    .lengths = lengths, .stop = stop, .how = how, .random = random, .tokens = tokens, .generated = generated};
+    g.starts = malloc((size_t)count * sizeof *g.starts);
+    if (!g.starts) return fail(e, MT_MEMORY, "no memory for %d prompts", count);
+    g.starts[0] = 0;
+    for (int32_t i = 1; i < count; i++) g.starts[i] = g.starts[i - 1] + lengths[i - 1];
+
+    double bytes;
+    weights_of(e, &bytes);
+    const int small = bytes < SMALL_MODEL, copies = small && count >= 2 * WINDOW ? e->threads : 1, most_at_once = small ? WINDOW : 5 * WINDOW;
+    const int32_t sequences = count < most_at_once ? count : most_at_once;
+    if (copies == 1) status = work_on(e, &g, sequences);
+    else {
+        #pragma omp parallel for num_threads(copies) schedule(static, 1) reduction(max : status)
+        for (int i = 0; i < copies; i++) {
+            int32_t mine = work_as_copy(e, &g, sequences);
+            if (mine > status) status = mine;
+        }
+    }
+    free(g.starts);
+    return status;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -857,6 +1577,14 @@ int32_t mt_sample(mt_engine *e, const float *logits, const mt_sampling *how, uin
 static const char USAGE[] =
     "usage: run MODEL [-i PROMPT] [options]\n"
     "\n"
+    "what to do, if not to generate text:\n"
+    "  --score FILE         how well the model predicts a text: nll and perplexity a token, bits a byte\n"
+    "  --logprobs           log-probability of each token of the prompt, as JSON lines\n"
+    "  --attention L,H      what each token of the prompt looks at in layer L, head H (from 0), as JSON lines\n"
+    "  --bench              tokens and bytes a second, reading a prompt and generating\n"
+    "  --info               say what the model is\n"
+    "  -h                   this text\n"
+    "\n"
     "  -i TEXT   prompt; - reads it from standard input\n"
     "  -f FILE   prompt from a file\n"
     "  -n N      tokens to generate at the most (until the model's end token or its context is full)\n"
@@ -866,20 +1594,25 @@ static const char USAGE[] =
     "  -m P      sample from tokens at least P times as likely as the likeliest\n"
     "  -s SEED   of the sampler (0)\n"
     "  -j N      threads (1)\n"
-    "  --info    say what the model is, and stop\n"
-    "  -h        this text\n"
     "\n"
+    "  ./run model.bin                                  in a terminal: asks for prompts, line by line\n"
     "  ./run model.bin -i \"123+456=\"\n"
     "  ./run model.bin -t 0.8 -n 200 -s 7 < /dev/null\n"
     "  echo \"123+456=\" | ./run model.bin -i -\n"
+    "  ./run model.bin --score test.txt -j 2\n"
     "\n"
-    "A prompt that comes from a file or standard input loses its last newline, if the model has no such token.\n"
+    "A text from a file or standard input loses its last newline, if the model has no such token; --score then takes each\n"
+    "line as a text of its own.\n"
     "exit codes: 0 fine, 1 usage, 2 bad model file, 3 no memory, 4 failed while running\n";
 
+typedef enum { GENERATE, SCORE, LOGPROBS, ATTENTION, BENCH, INFO, HELP } action;
+
 typedef struct {
-    const char *model, *prompt, *file;
+    action what;
+    const char *model, *prompt, *file;      // file: of the prompt, or the text of --score
     mt_sampling sampling;
-    int has_temperature, info, help, threads, steps;    // steps 0: no limit
+    int has_temperature, threads, steps;    // steps 0: no limit
+    int layer, head;
     uint64_t seed;
 } options;
 
@@ -911,27 +1644,55 @@ static int read_seed(const char *text, uint64_t *seed)
     return 0;
 }
 
+// "3,1" -> layer 3, head 1
+static int read_head(const char *text, options *o)
+{
+    char rest;
+    if (strspn(text, "0123456789,") == strlen(text) && strlen(text) < 16 &&
+        sscanf(text, "%9d,%9d%c", &o->layer, &o->head, &rest) == 2) return 1;
+    fprintf(stderr, "run: --attention %s: give a layer and a head, both from 0, such as 0,0\n", text);
+    return 0;
+}
+
 // -> 1, or 0 after a complaint
 static int read_options(int argc, char **argv, options *o)
 {
+    static const struct { const char *flag; action what; int has_value; } actions[] = {
+        {"--score", SCORE, 1}, {"--logprobs", LOGPROBS, 0}, {"--attention", ATTENTION, 1}, {"--bench", BENCH, 0},
+        {"--info", INFO, 0}, {"-h", HELP, 0}, {"--help", HELP, 0},
+    };
     *o = (options){.sampling = {.top_p = 1}, .threads = 1};
+    const char *chosen = NULL;                  // the action's flag
     for (int i = 1; i < argc; i++) {
         const char *flag = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
         double number = 0;
-        int good = 1;
-        if (!strcmp(flag, "--info")) { o->info = 1; continue; }
-        if (!strcmp(flag, "-h") || !strcmp(flag, "--help")) { o->help = 1; return 1; }
+        int good = 1, has_value = strlen(flag) == 2 && strchr("ifntkpmsj", flag[1]), known = has_value;
+        for (size_t a = 0; a < sizeof actions / sizeof *actions; a++) {
+            if (strcmp(flag, actions[a].flag)) continue;
+            if (chosen && o->what != actions[a].what && actions[a].what != HELP) {
+                fprintf(stderr, "run: %s and %s are two things to do: choose one\n", chosen, flag);
+                return 0;
+            }
+            o->what = actions[a].what;
+            has_value = actions[a].has_value;
+            chosen = flag;
+            known = 1;
+        }
+        if (o->what == HELP) return 1;
         if (flag[0] != '-') {
             if (o->model) { fprintf(stderr, "run: %s: one model at a time (the first is %s)\n", flag, o->model); return 0; }
             o->model = flag;
             continue;
         }
-        if (strlen(flag) != 2 || !strchr("ifntkpmsj", flag[1])) {
-            fprintf(stderr, "run: %s: no such option; ./run -h lists them\n", flag);
-            return 0;
-        }
+        if (!known) { fprintf(stderr, "run: %s: no such option; ./run -h lists them\n", flag); return 0; }
+        if (!has_value) continue;
         if (!value) { fprintf(stderr, "run: %s: its value is missing\n", flag); return 0; }
         i++;
+        if (flag[1] == '-') {
+            if (o->what == SCORE) o->file = value;
+            else if (!read_head(value, o)) return 0;
+            continue;
+        }
         switch (flag[1]) {
         case 'i': o->prompt = value; break;
         case 'f': o->file = value; break;
@@ -947,7 +1708,7 @@ static int read_options(int argc, char **argv, options *o)
         if (!good) return 0;
     }
     if (!o->model) { fprintf(stderr, "run: which model?  e.g. ./run model.bin; ./run -h says more\n"); return 0; }
-    if (o->prompt && o->file) { fprintf(stderr, "run: -i and -f are both prompts: give one\n"); return 0; }
+    if (o->prompt && o->file) { fprintf(stderr, "run: -i and %s are both texts: give one\n", o->what == SCORE ? "--score" : "-f"); return 0; }
     return 1;
 }
 
@@ -968,112 +1729,303 @@ static char *read_all(FILE *stream, int64_t *size)
     return text;
 }
 
-// The prompt's bytes, freshly allocated.  -> MT_OK or the exit code after a complaint
-static int read_prompt(mt_engine *e, const options *o, char **text, int64_t *size)
+// The text of -i, -f, --score or standard input, freshly allocated.  -> MT_OK or the exit code after a complaint
+static int read_text(mt_engine *e, const options *o, char **text, int64_t *size)
 {
-    const char *name = o->file ? o->file : "standard input";
-    *size = 0;
+    const char *name = o->file ? o->file : o->prompt ? o->prompt : "";
     *text = NULL;
-    if (o->file || (o->prompt && !strcmp(o->prompt, "-"))) {
-        FILE *stream = o->file ? fopen(o->file, "rb") : stdin;
-        if (stream) *text = read_all(stream, size);
-        int reason = errno;
-        if (stream && stream != stdin) fclose(stream);
-        if (!*text) { fprintf(stderr, "run: %s: %s\n", name, strerror(reason)); return reason == ENOMEM ? MT_MEMORY : MT_USAGE; }
-        if (*size && (*text)[*size - 1] == '\n' && find_piece(e, "\n", 1) < 0) --*size;
-    } else {
-        *size = o->prompt ? (int64_t)strlen(o->prompt) : 0;
+    *size = 0;
+    if (!o->file && strcmp(name, "-")) {
+        *size = (int64_t)strlen(name);
         *text = malloc((size_t)*size + 1);
         if (!*text) return complain(MT_MEMORY, "no memory for the prompt");
-        if (*size) memcpy(*text, o->prompt, (size_t)*size);
+        memcpy(*text, name, (size_t)*size);
+        return MT_OK;
     }
+    FILE *stream = strcmp(name, "-") ? fopen(name, "rb") : stdin;
+    if (stream) *text = read_all(stream, size);
+    int reason = errno;
+    if (stream && stream != stdin) fclose(stream);
+    if (!*text) {
+        fprintf(stderr, "run: %s: %s\n", stream == stdin ? "standard input" : name, strerror(reason));
+        return reason == ENOMEM ? MT_MEMORY : MT_USAGE;
+    }
+    if (*size && (*text)[*size - 1] == '\n' && find_piece(e, "\n", 1) < 0) --*size;
     return MT_OK;
 }
 
-static void print_info(const mt_engine *e, const char *path)
+static int print_info(const mt_engine *e, const char *path)
 {
     const mt_config *c = &e->config;
-    printf("%s: %llu parameters, float32\n", path, (unsigned long long)e->parameters);
+    printf("%s: %llu parameters, %s\n", path, (unsigned long long)e->parameters, c->int8 ? "int8" : "float32");
     printf("dim %d, layers %d, heads %d of width %d, key/value heads %d, ffn %d, vocabulary %d, context %d tokens\n", c->dim,
            c->layers, c->heads, c->head_dim, c->kv_heads, c->ffn_dim, c->vocab, c->context);
     printf("%s attention, rope theta %g, norm eps %g, %s head%s\n", c->linear ? "linear" : "softmax", (double)c->rope_theta,
            (double)c->norm_eps, c->tied ? "tied" : "untied", c->qk_norm ? ", norms on queries and keys" : "");
-    printf("temperature %g unless -t is given\n%s\n", (double)c->temperature, e->provenance);
+    printf("temperature %g unless -t is given\n%.*s\n", (double)c->temperature, (int)e->provenance_size, e->provenance);
+    return MT_OK;
 }
 
-// Print the prompt and what follows it, token by token.
-static int generate(mt_engine *e, const options *o, const char *text, int64_t size)
+// A text's tokens, freshly allocated, with bos in front where it is `always` wanted or the text is empty.  -> status
+static int32_t encode(mt_engine *e, const char *text, int64_t size, int always, int32_t **tokens, int64_t *count)
 {
-    const mt_config *c = &e->config;
-    int64_t count = 0;
-    uint64_t random = o->seed;
-    int32_t token = c->bos, length = 0;
-    int32_t *tokens = malloc(((size_t)size + 1) * sizeof *tokens);
-    float *logits = malloc((size_t)c->vocab * sizeof *logits);
-    uint8_t *wanted = calloc((size_t)size + 1, 1);
-    int status = !tokens || !logits || !wanted ? fail(e, MT_MEMORY, "no memory for the prompt") : MT_OK;
+    *tokens = malloc(((size_t)size + 1) * sizeof **tokens);
+    if (!*tokens) return fail(e, MT_MEMORY, "no memory for a text of %lld bytes", (long long)size);
+    const int begin = e->config.bos >= 0 && (always || size == 0);
+    if (begin) **tokens = e->config.bos;
+    int32_t status = mt_encode(e, text, size, *tokens + begin, count);
+    *count += begin;
+    return status;
+}
 
-    if (!status) status = mt_encode(e, text, size, tokens, &count);
-    if (!status && count == 0 && c->bos < 0)
-        status = fail(e, MT_USAGE, "this model needs a prompt: give one with -i (--info shows an example)");
-    if (!status && count == 0) tokens[count++] = token;
-    if (!status && count > c->context)
-        status = fail(e, MT_RUN, "the prompt is %lld tokens, the model's context %d: shorten it", (long long)count, c->context);
-    if (!status) status = mt_reset(e, 1, c->context);
-    if (!status) {
-        wanted[count - 1] = 1;
-        status = mt_forward(e, (int32_t)count, tokens, NULL, NULL, wanted, logits);
-        fwrite(text, 1, (size_t)size, stdout);
-    }
+// The same, made to fit: at least one token, at most the context
+static int32_t encode_prompt(mt_engine *e, const char *text, int64_t size, int always, int32_t **tokens, int64_t *count)
+{
+    int32_t status = encode(e, text, size, always, tokens, count);
+    if (status) return status;
+    if (*count == 0) return fail(e, MT_USAGE, "this model needs a prompt: give one with -i (--info shows an example)");
+    if (*count > e->config.context)
+        return fail(e, MT_RUN, "the prompt is %lld tokens, the model's context %d: shorten it", (long long)*count, e->config.context);
+    return mt_reset(e, 1, e->config.context);
+}
+
+// Print a text and what follows it, token by token.
+static int32_t generate(mt_engine *e, const options *o, const char *text, int64_t size)
+{
+    int64_t count;
+    uint64_t random = o->seed;
+    int32_t token, length = 0, *tokens = NULL;
+    float *logits = new_floats(2, (uint64_t)e->config.vocab, 1);
+    int32_t status = logits ? encode_prompt(e, text, size, 0, &tokens, &count) : fail(e, MT_MEMORY, "no memory for logits");
+    if (!status && count > 1) status = mt_forward(e, (int32_t)count - 1, tokens, NULL, NULL, NULL, NULL);
+    if (!status) status = mt_forward(e, 1, tokens + count - 1, NULL, NULL, NULL, logits);
+    if (!status) fwrite(text, 1, (size_t)size, stdout);
     for (int step = 0; !status && (o->steps == 0 || step < o->steps); step++) {
         status = mt_sample(e, logits, &o->sampling, &random, &token);
-        if (status || token == c->eos) break;
+        if (status || token == e->config.eos) break;
         const char *bytes = mt_piece(e, token, &length);
         fwrite(bytes, 1, (size_t)length, stdout);
         fflush(stdout);
         if (e->length[0] == e->context) break;
         status = mt_forward(e, 1, &token, NULL, NULL, NULL, logits);
     }
-    if (status) complain(status, mt_error(e));
-    else putchar('\n');
+    if (!status) putchar('\n');
     free(tokens);
     free(logits);
-    free(wanted);
+    return status;
+}
+
+// Prompts from a terminal, until it says that there are no more
+static int32_t converse(mt_engine *e, const options *o)
+{
+    char *line = NULL;
+    size_t room = 0;
+    for (;;) {
+        fputs("> ", stdout);
+        fflush(stdout);
+        ssize_t size = getline(&line, &room, stdin);
+        if (size < 0) break;
+        if (size && line[size - 1] == '\n') size--;
+        if (generate(e, o, line, size)) complain(0, mt_error(e));
+    }
+    putchar('\n');
+    free(line);
+    return MT_OK;
+}
+
+// {"token": 65, "text": "A" without the closing brace.  One character of text is one byte, as in Latin-1: a piece may be part of one.
+static void print_token(const mt_engine *e, int32_t token)
+{
+    int32_t size = 0;
+    const char *bytes = mt_piece(e, token, &size);
+    printf("{\"token\": %d, \"text\": \"", token);
+    for (int32_t i = 0; i < size; i++) {
+        unsigned char byte = (unsigned char)bytes[i];
+        if (byte < ' ' || byte > '~' || byte == '"' || byte == '\\') printf("\\u%04x", byte);
+        else putchar(byte);
+    }
+    putchar('"');
+}
+
+// A finite number, or null
+static void print_number(double number)
+{
+    if (number - number == 0) printf("%.9g", number);
+    else printf("null");
+}
+
+// A JSON line for each token of a text: its log-probability given those before it, or what it looks at
+static int32_t look_into(mt_engine *e, const options *o, const char *text, int64_t size)
+{
+    int64_t count = 0;
+    int32_t *tokens = NULL, status = encode_prompt(e, text, size, 1, &tokens, &count);
+    const size_t S = (size_t)e->context;
+    float *values = new_floats((uint64_t)count, o->what == ATTENTION ? S : 1, 1);
+    if (!status && !values) status = fail(e, MT_MEMORY, "no memory for %lld tokens", (long long)count);
+    if (!status && o->what == ATTENTION)
+        status = mt_attention(e, (int32_t)count, tokens, NULL, NULL, o->layer, o->head, values);
+    if (!status && o->what == LOGPROBS) {
+        values[0] = NAN;                        // nothing comes before it
+        if (count > 1) status = mt_score(e, (int32_t)count - 1, tokens, NULL, NULL, tokens + 1, values + 1);
+    }
+    for (size_t t = 0; t < (size_t)count && !status; t++) {
+        print_token(e, tokens[t]);
+        printf(o->what == ATTENTION ? ", \"attention\": [" : ", \"logprob\": ");
+        if (o->what == LOGPROBS) print_number((double)values[t]);
+        for (size_t s = 0; s <= t && o->what == ATTENTION; s++) {
+            if (s) printf(", ");
+            print_number((double)values[t * S + s]);
+        }
+        puts(o->what == ATTENTION ? "]}" : "}");
+    }
+    free(tokens);
+    free(values);
+    return status;
+}
+
+typedef struct {
+    double nll, square, bytes;              // sums over the tokens
+    int64_t tokens;
+} score;
+
+// Score tokens[1..count-1], each given those before it, in windows of the model's context.
+static int32_t score_tokens(mt_engine *e, const int32_t *tokens, int64_t count, score *sum)
+{
+    const int32_t context = e->config.context;
+    float *logprobs = new_floats((uint64_t)context, 1, 1);
+    int32_t status = logprobs ? MT_OK : fail(e, MT_MEMORY, "no memory for %d tokens", context), size = 0;
+    for (int64_t start = 0; start + 1 < count && !status; start += context) {
+        int32_t n = count - 1 - start < context ? (int32_t)(count - 1 - start) : context;
+        status = mt_reset(e, 1, context);
+        if (!status) status = mt_score(e, n, tokens + start, NULL, NULL, tokens + start + 1, logprobs);
+        for (int32_t i = 0; i < n && !status; i++) {
+            sum->nll -= (double)logprobs[i];
+            sum->square += (double)logprobs[i] * (double)logprobs[i];
+            mt_piece(e, tokens[start + i + 1], &size);
+            sum->bytes += size;
+        }
+        sum->tokens += n;
+    }
+    free(logprobs);
+    return status;
+}
+
+// How well the model predicts a text, or each of its lines where the model knows no newline
+static int32_t score_text(mt_engine *e, const char *text, int64_t size)
+{
+    const int lines = find_piece(e, "\n", 1) < 0;
+    score sum = {0};
+    int32_t status = MT_OK;
+    for (int64_t start = 0, end; start < size && !status; start = end + 1) {
+        for (end = start; end < size && !(lines && text[end] == '\n');) end++;
+        int32_t *tokens = NULL;
+        int64_t count;
+        status = encode(e, text + start, end - start, 1, &tokens, &count);
+        if (!status) status = score_tokens(e, tokens, count, &sum);
+        free(tokens);
+    }
+    if (!status && sum.tokens == 0) status = fail(e, MT_USAGE, "there is nothing to score: give a text of two tokens or more");
+    if (status) return status;
+    const double n = (double)sum.tokens, mean = sum.nll / n, variance = sum.square / n - mean * mean;
+    const double error = sqrt((variance > 0 ? variance : 0) / n);
+    printf("%lld tokens: nll %.5f +- %.5f, perplexity %.4f +- %.4f", (long long)sum.tokens, mean, error, exp(mean), exp(mean) * error);
+    if (sum.bytes > 0) printf(", bits a byte %.5f +- %.5f", sum.nll / log(2) / sum.bytes, error * n / log(2) / sum.bytes);
+    putchar('\n');
+    return MT_OK;
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+// Read a prompt of `step` = all tokens at once, or one by one, again and again for a second.  -> tokens a second
+static int32_t time_forward(mt_engine *e, int32_t count, int32_t step, const int32_t *tokens, float *logits, double *rate)
+{
+    const double start = seconds();
+    int32_t status = MT_OK;
+    double done = 0, passed = 0;
+    for (; passed < 1 && !status; passed = seconds() - start, done += count) {
+        mt_rewind(e, 0, 0);
+        for (int32_t t = 0; t < count && !status; t += step) {
+            uint8_t wanted[CHUNK] = {0};
+            wanted[step - 1] = 1;
+            status = mt_forward(e, step, tokens + t, NULL, NULL, wanted, logits);
+        }
+    }
+    *rate = done / passed;
+    return status;
+}
+
+static int32_t bench(mt_engine *e)
+{
+    const mt_config *c = &e->config;
+    const int32_t count = c->context < 512 ? c->context : 512;
+    float *logits = new_floats((uint64_t)c->vocab, 1, 1);
+    int32_t tokens[512], status = logits ? mt_reset(e, 1, c->context) : fail(e, MT_MEMORY, "no memory for logits");
+    for (int32_t i = 0; i < count; i++) tokens[i] = i * 7 % c->vocab;
+    double prefill = 0, decode = 0, bytes, number = weights_of(e, &bytes);
+    if (!status) status = time_forward(e, count, count, tokens, logits, &prefill);
+    if (!status) status = time_forward(e, count, 1, tokens, logits, &decode);
+    if (!status) {
+        uint64_t hash = 14695981039346656037u;                  // FNV-1a, of the last logits' bits
+        for (size_t i = 0; i < 4 * (size_t)c->vocab; i++) hash = (hash ^ ((uint8_t *)logits)[i]) * 1099511628211u;
+        printf("prefill: %.0f tokens a second, %.1f GFLOP/s (%d at a time)\n", prefill, 2e-9 * prefill * number, count);
+        printf("decode:  %.0f tokens a second, %.1f GB/s\n", decode, 1e-9 * decode * bytes);
+        printf("logits:  %016llx\n", (unsigned long long)hash);
+    }
+    free(logits);
     return status;
 }
 
 // Whether all that was printed has arrived, e.g. on a disk that is not full.
-static int finish(int status)
+static int finish_output(int status)
 {
     if ((fflush(stdout) || ferror(stdout)) && !status) return complain(MT_RUN, "standard output cannot be written");
     return status;
+}
+
+static int act(mt_engine *e, const options *o)
+{
+    if (o->what == INFO) return print_info(e, o->model);
+    char *text = NULL;
+    int64_t size = 0;
+    int32_t status = MT_OK;
+    const int asks = o->what == GENERATE && !o->prompt && !o->file && isatty(STDIN_FILENO);
+    if (o->what != BENCH && !asks) {
+        status = read_text(e, o, &text, &size);
+        if (status) return status;              // it has complained
+    }
+    switch (o->what) {
+    case BENCH: status = bench(e); break;
+    case SCORE: status = score_text(e, text, size); break;
+    case GENERATE: status = asks ? converse(e, o) : generate(e, o, text, size); break;
+    default: status = look_into(e, o, text, size);
+    }
+    free(text);
+    return status ? complain(status, mt_error(e)) : MT_OK;
 }
 
 int main(int argc, char **argv)
 {
     options o;
     if (!read_options(argc, argv, &o)) return MT_USAGE;
-    if (o.help) {
+    if (o.what == HELP) {
         fputs(USAGE, stdout);
-        return finish(MT_OK);
+        return finish_output(MT_OK);
     }
     mt_engine *e;
-    char *text = NULL;
-    int64_t size;
     int status = mt_open(o.model, &e);
-    if (status) {
-        complain(status, mt_error(e));
-    } else if (o.info) {
-        print_info(e, o.model);
-    } else {
+    if (status) complain(status, mt_error(e));
+    else {
         mt_set_threads(e, o.threads);
         if (!o.has_temperature) o.sampling.temperature = e->config.temperature;
-        status = read_prompt(e, &o, &text, &size);
-        if (!status) status = generate(e, &o, text, size);
+        status = act(e, &o);
     }
-    free(text);
     mt_close(e);
-    return finish(status);
+    return finish_output(status);
 }
 
 #endif

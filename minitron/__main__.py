@@ -3,9 +3,11 @@ from . import environment
 
 environment.use()       # before anything that needs NumPy
 
+from pathlib import Path
+
 import tasks
 
-from . import cli, gallery
+from . import cli, export, gallery
 
 
 def main(argv):
@@ -13,9 +15,22 @@ def main(argv):
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     show = commands.add_parser("tasks", help="show the tasks: examples, what is scored, chance level, source")
     show.add_argument("names", nargs="*", metavar="TASK", help="only these")
+    quantize = commands.add_parser("quantize", help="write a model's matrices as int8: a quarter of the size")
+    quantize.add_argument("model", metavar="MODEL")
+    quantize.add_argument("out", metavar="OUT")
     flags = parser.parse_args(argv)
+    if flags.command == "quantize":
+        return quantize_file(flags.model, flags.out)
     for name in flags.names or tasks.names():
         print(gallery.show(name))
+    return 0
+
+
+def quantize_file(model, out):
+    """Write the int8 version of a model file.  Raises MinitronError."""
+    content = export.model_bytes(*export.read_model(model), export.INT8)
+    export.write_atomically(out, content)
+    print(f"{out}: {len(content)} bytes, {len(content) / Path(model).stat().st_size:.2f} of {model}")
     return 0
 
 

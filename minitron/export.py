@@ -1,5 +1,6 @@
 """model.bin: written for run.c, and read back as strictly as run.c does.  The format is described at the top of run.c."""
 import json
+import math
 import struct
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import numpy as np
 from .config import LIMITS, ModelConfig, single
 from .errors import MinitronError
 from .files import write_atomically
-from .params import Params, flat_size, shapes
+from .params import Params, shapes
 
 MAGIC, VERSION, HEADER = b"minitron", 1, 256
 FIXED = struct.Struct("<8s13I3f4Q")             # bytes 0..103 of the header
@@ -16,6 +17,8 @@ NONE = 2**32 - 1                                # no such token
 DIMENSIONS = ("layers", "dim", "heads", "kv_heads", "head_dim", "ffn_dim", "vocab")
 MAX_PIECE = 256
 TIED, QK_NORM, LINEAR = 1, 2, 4
+FLOAT32, INT8 = 0, 1                            # dtype of the matrices
+GROUP = 64                                      # int8 weights of a row that share a scale
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,58 @@ def checksum(words):
     return int(words.sum(dtype=np.uint64)), int((words * times).sum(dtype=np.uint64))
 
 
-def model_bytes(config, p, vocabulary, provenance):
-    """The content of a model file.      p: float32 Params; provenance: anything that JSON can hold"""
+def quantize(w):
+    """w (..., in) -> q (..., in) int8, scale (..., groups) float32, with w close to q * scale: within scale / 2.
+
+    A group is GROUP weights that follow each other in a row, the last of a row may be smaller; its scale is its largest
+    weight / 127.  A weight that is not finite makes its group's scale so, and does not go unnoticed.
+    """
+    grouped = np.zeros((*w.shape[:-1], -(-w.shape[-1] // GROUP) * GROUP), np.float32)
+    grouped[..., :w.shape[-1]] = w
+    grouped = grouped.reshape(*w.shape[:-1], -1, GROUP)
+    scale = abs(grouped).max(axis=-1) / np.float32(127)
+    safe = np.where(np.isfinite(scale) & (scale > 0), scale, np.float32(np.inf))
+    q = np.rint(np.nan_to_num(grouped / safe[..., None], posinf=0, neginf=0)).astype(np.int8)
+    return q.reshape(*w.shape[:-1], -1)[..., :w.shape[-1]], scale
+
+
+def dequantize(q, scale):
+    """q (..., in), scale (..., groups) -> w (..., in) float32"""
+    return q * np.repeat(scale, GROUP, axis=-1)[..., :q.shape[-1]]
+
+
+def is_matrix(name):
+    return not name.startswith("norm")
+
+
+def tensor_sizes(config, dtype):
+    """Bytes of each part of the tensor block before padding: a tensor is one part, an int8 matrix two."""
+    for name, shape in shapes(config).items():
+        if dtype == INT8 and is_matrix(name):
+            yield math.prod(shape)
+            yield 4 * math.prod(shape[:-1]) * -(-shape[-1] // GROUP)
+        else:
+            yield 4 * math.prod(shape)
+
+
+def tensor_parts(p, dtype):
+    """The parts of the tensor block."""
+    for name, tensor in p.tensors().items():
+        arrays = quantize(tensor) if dtype == INT8 and is_matrix(name) else (tensor.astype("<f4", copy=False),)
+        for array in arrays:
+            yield padded(array.tobytes())
+
+
+def model_bytes(config, p, vocabulary, provenance, dtype=FLOAT32):
+    """The content of a model file.      p: float32 Params; provenance: anything that JSON can hold; dtype FLOAT32 or INT8"""
     v = vocabulary
     tokenizer = struct.pack("<2I", 1, len(v.pieces)) + b"".join(struct.pack("<I", len(x)) + x for x in v.pieces)
     provenance = json.dumps(provenance, sort_keys=True).replace("\x7f", "\\u007f").encode("ascii")
-    weights = p.flat.astype("<f4").tobytes()
+    weights = b"".join(tensor_parts(p, dtype))
     blocks = padded(tokenizer) + padded(provenance) + weights
     flags = TIED * config.tied + QK_NORM * config.qk_norm + LINEAR * (config.attention == "linear")
     fixed = FIXED.pack(
-        MAGIC, VERSION, 0, *(getattr(config, name) for name in DIMENSIONS), v.context, flags,
+        MAGIC, VERSION, dtype, *(getattr(config, name) for name in DIMENSIONS), v.context, flags,
         NONE if v.bos is None else v.bos, NONE if v.eos is None else v.eos,
         config.rope_theta, config.norm_eps, v.temperature,
         len(tokenizer), len(provenance), len(weights), HEADER + len(blocks),
@@ -62,13 +107,16 @@ def model_bytes(config, p, vocabulary, provenance):
     return words.tobytes()
 
 
-def write_model(path, config, p, vocabulary, provenance):
+def write_model(path, config, p, vocabulary, provenance, dtype=FLOAT32):
     """Write model.bin, whole or not at all.  Raises MinitronError where the file cannot be written."""
-    write_atomically(path, model_bytes(config, p, vocabulary, provenance))
+    write_atomically(path, model_bytes(config, p, vocabulary, provenance, dtype))
 
 
 def read_model(path):
-    """Read model.bin -> ModelConfig, Params, Vocabulary, provenance.  Raises MinitronError, as run.c would refuse."""
+    """Read model.bin -> ModelConfig, Params, Vocabulary, provenance.  Raises MinitronError, as run.c would refuse.
+
+    The weights of an int8 file are what they mean, in float32.
+    """
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -82,30 +130,49 @@ def read_model(path):
 
 def parse_model(content):
     """The content of a model file -> ModelConfig, Params, Vocabulary, provenance.  Raises ValueError."""
-    config, (context, bos, eos, temperature), (tokenizer_size, provenance_size, tensor_size, file_size) = parse_header(content)
+    dtype, config, (context, bos, eos, temperature), sizes = parse_header(content)
+    tokenizer_size, provenance_size, tensor_size, file_size = sizes
     provenance_start = HEADER + tokenizer_size + -tokenizer_size % 64
     tensor_start = provenance_start + provenance_size + -provenance_size % 64
     require(file_size == len(content), f"{len(content)} bytes, but its header says {file_size}")
     require(tensor_start + tensor_size == file_size, "the blocks do not add up to the file")
-    require(tensor_size == 4 * flat_size(shapes(config)), "the tensor block does not fit the dimensions")
+    require(tensor_size == sum(size + -size % 64 for size in tensor_sizes(config, dtype)),
+            "the tensor block does not fit the dimensions")
     words = np.frombuffer(content, "<u8")
     require(checksum(words) == (int(words[30]), int(words[31])), "the checksum is wrong")
 
     pieces = parse_tokenizer(content[HEADER:HEADER + tokenizer_size], config.vocab)
     provenance = content[provenance_start:provenance_start + provenance_size]
     require(all(32 <= byte < 127 for byte in provenance), "the provenance is not printable ASCII")
-    p = Params(config)
-    p.flat[:] = np.frombuffer(content[tensor_start:], "<f4")
+    p = parse_tensors(content[tensor_start:], config, dtype)
     return config, p, Vocabulary(pieces, context, bos, eos, temperature), parse_provenance(provenance)
 
 
+def parse_tensors(block, config, dtype):
+    """The tensor block -> Params"""
+    p, at = Params(config), 0
+
+    def part(kind, shape):
+        nonlocal at
+        array = np.frombuffer(block, kind, math.prod(shape), at).reshape(shape)
+        at += array.nbytes + -array.nbytes % 64
+        return array
+
+    for name, tensor in p.tensors().items():
+        if dtype == INT8 and is_matrix(name):
+            tensor[...] = dequantize(part("i1", tensor.shape), part("<f4", (*tensor.shape[:-1], -(-tensor.shape[-1] // GROUP))))
+        else:
+            tensor[...] = part("<f4", tensor.shape)
+    return p
+
+
 def parse_header(content):
-    """The first 256 bytes -> ModelConfig, (context, bos, eos, temperature), four block sizes.  Raises ValueError."""
+    """The first 256 bytes -> dtype, ModelConfig, (context, bos, eos, temperature), four block sizes.  Raises ValueError."""
     require(len(content) >= HEADER, "shorter than a header")
     magic, version, dtype, *fields = FIXED.unpack(content[:FIXED.size])
     require(magic == MAGIC, "not a minitron model file")
     require(version == VERSION, f"version {version}, expected {VERSION}")
-    require(dtype == 0, f"dtype {dtype}, expected 0, float32")
+    require(dtype in (FLOAT32, INT8), f"dtype {dtype}, expected 0, float32, or 1, int8")
     numbers = dict(zip(DIMENSIONS, fields))
     context, flags, bos, eos, theta, eps, temperature, *sizes = fields[len(DIMENSIONS):]
     for name, value in numbers.items():
@@ -127,7 +194,7 @@ def parse_header(content):
         attention="linear" if flags & LINEAR else "softmax",
     )
     bos, eos = (None if token == NONE else token for token in (bos, eos))
-    return config, (context, bos, eos, single(temperature)), sizes
+    return dtype, config, (context, bos, eos, single(temperature)), sizes
 
 
 def parse_provenance(text):
