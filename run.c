@@ -107,7 +107,7 @@ uint64_t mt_parameters(const mt_engine *engine);
 void mt_set_threads(mt_engine *engine, int32_t threads);
 
 // Make room for `sequences` empty sequences of up to `context` tokens: 8*L*G*K bytes a token (K and context rounded up to 16),
-// 4*K bytes a token of one sequence, and working space for 1024 tokens.
+// 4*K + 24 bytes a token of one sequence and thread, and working space for 240 tokens.
 int32_t mt_reset(mt_engine *engine, int32_t sequences, int32_t context);
 
 // Tokens in a sequence, -1 if there is no such sequence; and forget all but the first `length` of them.
@@ -132,6 +132,11 @@ int32_t mt_score(mt_engine *engine, int32_t count, const int32_t *tokens, const 
 // 0 for slots behind it.  With linear attention they are the scores, which need not add up to 1.
 int32_t mt_attention(mt_engine *engine, int32_t count, const int32_t *tokens, const int32_t *sequences,
                      const int32_t *positions, int32_t layer, int32_t head, float *weights);
+
+// Logits of `count` whole sequences of `time` tokens from their beginnings; arguments as above, (count, time) each.  Resets the
+// engine.  The fastest way to evaluate a model.
+int32_t mt_logits(mt_engine *engine, int32_t count, int32_t time, const int32_t *tokens, const int32_t *positions,
+                  const uint8_t *wanted, float *logits);
 
 // Choose a token from logits (V).  *random is the sampler's whole state, any value: a seed; it moves on
 // by one draw, at temperature 0 by none.
@@ -167,8 +172,8 @@ enum {
     GROUP = 64,             // int8 weights of a row that share a scale
     AHEAD = 1024,           // floats that are asked for before they are needed
     LANES = 16,             // partial sums where a sum runs over what lies side by side
-    BLOCK = 240,             // tokens that a thread takes through a layer together, a multiple of TILE
-    CHUNK = 1024,           // tokens that all threads take through a layer together
+    CHUNK = 240,            // tokens that go through the layers together, a multiple of TILE
+    BATCH = 1024,           // tokens of whole sequences that a thread works on in mt_logits
     WINDOW = 12,            // sequences of a small model that a thread keeps going in mt_generate
     SMALL_MODEL = 1 << 24,  // bytes of weights
     MAX_PIECE = 256,        // bytes
@@ -201,18 +206,11 @@ typedef struct {            // pointers into engine->bytes
     matrix head;            // (V, D), the same as embed if tied
 } tensors;
 
-typedef struct {            // the tokens under way
-    const int32_t *token;                                               // (T)
-    int32_t sequence[CHUNK], slot[CHUNK], position[CHUNK], row[CHUNK];  // row: those that meet the head
+typedef struct {            // the tokens under way: which, of which sequence, at which place in its cache, at which position
+    int count;
+    const int32_t *token;
+    int32_t sequence[CHUNK], slot[CHUNK], position[CHUNK];
 } chunk;
-
-typedef struct {            // a thread's working space
-    float *n;               // (BLOCK, D) norm of the residual stream
-    float *u;               // (BLOCK, max((H+2G)K, 2F))
-    float *y;               // (BLOCK, max(HK, F))
-    float *scores;          // (TILE, S)
-    float *turn;            // (K)
-} space;
 
 struct mt_engine {
     char error[512];
@@ -229,18 +227,17 @@ struct mt_engine {
     int32_t *order;         // (V) for mt_sample
     int32_t longest;        // bytes of the longest piece
     // what mt_reset makes
-    int32_t sequences, context, team;       // team: threads that have working space
+    int32_t sequences, context, team;       // team: threads that there is room for
     int32_t *length;        // (B) tokens in each sequence
     float *keys;            // (L, B, G, S, K) as panels of slots: [K][slots], so that scores are a product
     float *values;          // (L, B, G, K, S) as panels of channels: [S][channels]
-    float *x, *q;           // (CHUNK, D) residual stream; (CHUNK, HK) queries
-    float *spaces;          // (team) spaces
-    float *turns;           // (S, K) cosines, then sines, of rotary positions
-    // what a call is about
-    chunk c;
-    float *logits;          // (rows, V) where finish_rows writes
-    int alone;              // the chunk is one block: threads share each product, not the tokens
-    float *watched;         // where attention weights of one head go, NULL for nowhere
+    float *x, *n;           // (CHUNK, D) residual stream; its norm
+    float *u;               // (CHUNK, max((H+2G)K, 2F))
+    float *y;               // (CHUNK, max(HK, F))
+    float *scores;          // (team, TILE, S)
+    float *turns;           // (S + 1, K) cosines, then sines, of rotary positions; the last for one that is beyond the context
+    // where mt_attention wants weights
+    float *watched;         // NULL for nowhere
     int32_t watched_layer, watched_head;
 };
 
@@ -581,10 +578,10 @@ int32_t mt_open(const char *path, mt_engine **engine)
 
 static void free_caches(mt_engine *e)
 {
-    void *all[] = {e->length, e->keys, e->values, e->x, e->q, e->spaces, e->turns};
+    void *all[] = {e->length, e->keys, e->values, e->x, e->n, e->u, e->y, e->scores, e->turns};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     e->length = NULL;
-    e->keys = e->values = e->x = e->q = e->spaces = e->turns = NULL;
+    e->keys = e->values = e->x = e->n = e->u = e->y = e->scores = e->turns = NULL;
     e->sequences = e->context = e->team = 0;
 }
 
@@ -619,21 +616,6 @@ static float *new_floats(uint64_t a, uint64_t b, uint64_t c)
 
 static size_t round_up(size_t size) { return (size + LANES - 1) / LANES * LANES; }
 
-// Thread number `thread`'s working space, or with e->spaces NULL its size in floats
-static space space_of(const mt_engine *e, int thread, size_t *floats)
-{
-    const mt_config *c = &e->config;
-    const size_t D = (size_t)c->dim, F = (size_t)c->ffn_dim, K = (size_t)c->head_dim;
-    const size_t HK = (size_t)c->heads * K, qkv = HK + 2 * (size_t)c->kv_heads * K;
-    const size_t n = round_up(BLOCK * D), u = round_up(BLOCK * (qkv > 2 * F ? qkv : 2 * F));
-    const size_t y = round_up(BLOCK * (HK > F ? HK : F)), scores = TILE * round_up((size_t)e->context);
-    const size_t all = n + u + y + scores + round_up(K);
-    if (floats) *floats = all;
-    if (!e->spaces) return (space){0};
-    float *base = e->spaces + (size_t)thread * all;
-    return (space){base, base + n, base + n + u, base + n + u + y, base + n + u + y + scores};
-}
-
 // turns (count, K) = cosines, then sines, of the K/2 rotary angles of positions first, first + 1 ...
 static void fill_turns(const mt_config *c, float *turns, int32_t first, int32_t count)
 {
@@ -654,24 +636,26 @@ int32_t mt_reset(mt_engine *e, int32_t sequences, int32_t context)
     if (sequences < 1 || context < 1)
         return fail(e, MT_USAGE, "room for %d sequences of %d tokens makes no sense", sequences, context);
     if (sequences != e->sequences || context != e->context || e->threads != e->team) {
-        const uint64_t K = (uint64_t)c->head_dim, S = (uint64_t)context, heads = (uint64_t)c->layers * (uint64_t)c->kv_heads;
+        const uint64_t D = (uint64_t)c->dim, F = (uint64_t)c->ffn_dim, K = (uint64_t)c->head_dim, S = (uint64_t)context;
+        const uint64_t HK = (uint64_t)c->heads * K, qkv = e->w.wqkv.outs;
+        const uint64_t rows = (uint64_t)c->layers * (uint64_t)sequences * (uint64_t)c->kv_heads;
         free_caches(e);
-        e->context = context;
-        size_t floats;
-        space_of(e, 0, &floats);
         e->length = malloc((size_t)sequences * sizeof(int32_t));
-        e->keys = new_floats(heads * (uint64_t)sequences, K, round_up(S));
-        e->values = new_floats(heads * (uint64_t)sequences, round_up(K), S);
-        e->x = new_floats(CHUNK, (uint64_t)c->dim, 1);
-        e->q = new_floats(CHUNK, (uint64_t)c->heads, K);
-        e->spaces = new_floats((uint64_t)e->threads, floats, 1);
-        e->turns = new_floats(S, K, 1);
-        if (!e->length || !e->keys || !e->values || !e->x || !e->q || !e->spaces || !e->turns) {
+        e->keys = new_floats(rows, K, round_up(S));
+        e->values = new_floats(rows, round_up(K), S);
+        e->x = new_floats(CHUNK, D, 1);
+        e->n = new_floats(CHUNK, D, 1);
+        e->u = new_floats(CHUNK, qkv > 2 * F ? qkv : 2 * F, 1);
+        e->y = new_floats(CHUNK, HK > F ? HK : F, 1);
+        e->scores = new_floats((uint64_t)e->threads, TILE, round_up(S));
+        e->turns = new_floats(S + 1, K, 1);
+        if (!e->length || !e->keys || !e->values || !e->x || !e->n || !e->u || !e->y || !e->scores || !e->turns) {
             free_caches(e);
             return fail(e, MT_MEMORY, "no memory for %d sequences of %d tokens: ask for fewer", sequences, context);
         }
         fill_turns(c, e->turns, 0, context);
         e->sequences = sequences;
+        e->context = context;
         e->team = e->threads;
     }
     memset(e->length, 0, (size_t)sequences * sizeof(int32_t));
@@ -717,8 +701,8 @@ static void product(float *y, size_t y_step, const float *x, size_t x_step, cons
 }
 
 // The same for int8, panel (ins, width) and scales (groups, width)
-static void product8(float *y, size_t y_step, const float *x, size_t x_step, const int8_t *panel, const float *scales, size_t step,
-                     int T, int width, int ins, int add)
+static void product8(float *y, size_t y_step, const float *x, size_t x_step, const int8_t *panel, const float *scales,
+                     size_t step, int T, int width, int ins, int add)
 {
     for (int t = 0; t < T; t++)
         for (int j = 0; j < width; j++) {
@@ -778,7 +762,8 @@ INLINE void tile(float *y, size_t y_step, const float *x, size_t x_step, const f
     for (int t = 0; t < tokens; t++) store_lanes(y + (size_t)t * y_step, sum[t], lanes, width);
 }
 
-// The same for one token, with loops that compilers do not rearrange to the worse (2 times slower with gcc 12 otherwise).
+// The same for one token, in a form that gcc 12 and clang 14 keep in registers; with tokens = 1 above they would not, and
+// take twice as long.  What is AHEAD is asked for early: 1.1 times where weights come from the third cache.
 INLINE void tile1(float *y, const float *x, const float *panel, size_t step, int lanes, int width, int ins, int add)
 {
     float sum[PANEL];
@@ -792,9 +777,10 @@ INLINE void tile1(float *y, const float *x, const float *panel, size_t step, int
     store_lanes(y, sum, lanes, width);
 }
 
-// The same for int8: a group's sum, over whole numbers times x, is scaled when it is complete.
-INLINE void tile8(float *restrict y, size_t y_step, const float *restrict x, size_t x_step, const int8_t *restrict panel, const float *restrict scales, size_t step,
-                  int tokens, int lanes, int width, int ins, int add)
+// Both for int8: a group's sum, over whole numbers times x, is scaled when it is complete.  `restrict`, since a pointer to bytes
+// might point anywhere, into the sums as well, and then these could not stay in registers (with clang 4 times slower).
+INLINE void tile8(float *restrict y, size_t y_step, const float *restrict x, size_t x_step, const int8_t *restrict panel,
+                  const float *restrict scales, size_t step, int tokens, int lanes, int width, int ins, int add)
 {
     float sum[TILE][PANEL], part[TILE][PANEL];
     for (int t = 0; t < tokens; t++) {
@@ -815,8 +801,8 @@ INLINE void tile8(float *restrict y, size_t y_step, const float *restrict x, siz
     for (int t = 0; t < tokens; t++) store_lanes(y + (size_t)t * y_step, sum[t], lanes, width);
 }
 
-INLINE void tile8_1(float *restrict y, const float *restrict x, const int8_t *restrict panel, const float *restrict scales, size_t step, int lanes, int width, int ins,
-                    int add)
+INLINE void tile8_1(float *restrict y, const float *restrict x, const int8_t *restrict panel, const float *restrict scales,
+                    size_t step, int lanes, int width, int ins, int add)
 {
     float sum[PANEL], part[PANEL];
     for (int j = 0; j < lanes; j++) sum[j] = 0;
@@ -848,8 +834,8 @@ static void product(float *y, size_t y_step, const float *x, size_t x_step, cons
 }
 
 // The same for int8, panel (ins, width) and scales (groups, width)
-static void product8(float *y, size_t y_step, const float *x, size_t x_step, const int8_t *panel, const float *scales, size_t step,
-                     int T, int width, int ins, int add)
+static void product8(float *y, size_t y_step, const float *x, size_t x_step, const int8_t *panel, const float *scales,
+                     size_t step, int T, int width, int ins, int add)
 {
 #define TILES(which, ...) \
     if (width > NARROW) which(__VA_ARGS__, PANEL, width, ins, add); \
@@ -874,7 +860,7 @@ static void multiply_panel(float *y, const float *x, const matrix *m, size_t lay
 }
 
 // Whether all threads should share a piece of work of so many multiply-adds
-static int shared(const mt_engine *e, double work) { return e->alone && e->team > 1 && work > THREAD_WORK; }
+static int shared(const mt_engine *e, double work) { return e->team > 1 && work > THREAD_WORK; }
 
 // y (T, outs) = x (T, ins) @ w.T, with `add` added to y; w is one layer's matrix of m
 static void multiply(const mt_engine *e, float *y, const float *x, const matrix *m, size_t layer, int T, int add)
@@ -887,7 +873,7 @@ static void multiply(const mt_engine *e, float *y, const float *x, const matrix 
         for (int i = 0; i < panels; i++) multiply_panel(y, x, m, layer, T, add, i);
 }
 
-// The sum, and the largest, of LANES = 16 numbers, which they overwrite: by halves, as one after the other takes four times as long
+// The sum, and the largest, of LANES = 16 numbers, which they overwrite: by halves, as one by one takes four times as long
 static inline float total(float *part)
 {
     for (int j = 0; j < 8; j++) part[j] += part[j + 8];
@@ -904,22 +890,22 @@ static inline float largest(float *part)
 }
 
 // y (D) = w * x / sqrt(mean(x^2) + eps); y may be x.  LANES partial sums, so that they vectorise.
-static void rmsnorm(float *y, const float *x, const float *w, int D, float eps)
+static void rmsnorm(float *y, const float *x, const float *w, size_t D, float eps)
 {
     float part[LANES] = {0};
-    int d = 0;
+    size_t d = 0;
     for (; d + LANES <= D; d += LANES)
-        for (int j = 0; j < LANES; j++) part[j] = fma1(x[d + j], x[d + j], part[j]);
-    for (int j = 0; d + j < D; j++) part[j] = fma1(x[d + j], x[d + j], part[j]);
-    const float mean = total(part) / (float)D, r = 1 / sqrtf(mean + eps) + 0 * mean;     // an overflow is NaN, and not 1 / inf = 0
+        for (size_t j = 0; j < LANES; j++) part[j] = fma1(x[d + j], x[d + j], part[j]);
+    for (size_t j = 0; d + j < D; j++) part[j] = fma1(x[d + j], x[d + j], part[j]);
+    const float mean = total(part) / (float)D, r = 1 / sqrtf(mean + eps) + 0 * mean;     // + 0 * mean: NaN where it overflows
     for (d = 0; d < D; d++) y[d] = w[d] * (r * x[d]);
 }
 
 // Turn the K/2 channel pairs of one head.
-static void rotate(float *x, const float *turn, int K)
+static void rotate(float *x, const float *turn, size_t K)
 {
     const float *cosine = turn, *sine = turn + K / 2;
-    for (int j = 0; j < K / 2; j++) {
+    for (size_t j = 0; j < K / 2; j++) {
         float a = x[2 * j], b = x[2 * j + 1];
         x[2 * j] = fma1(a, cosine[j], -b * sine[j]);
         x[2 * j + 1] = fma1(a, sine[j], b * cosine[j]);
@@ -929,8 +915,8 @@ static void rotate(float *x, const float *turn, int K)
 #ifdef SLOW
 static float exponential(float x) { return expf(x); }
 #else
-// e^x = 2^n * e^r with n = round(x / ln 2), |r| <= ln(2) / 2, and the polynomial for e^r of Cephes (Moshier 1984): at most 2 units in
-// the last place off.  Unlike expf it has no branch and no call, so a loop over it becomes vector instructions.
+// e^x = 2^n * e^r with n = round(x / ln 2), |r| <= ln(2) / 2, and the polynomial for e^r of Cephes (Moshier 1984).  Unlike
+// expf it has no branch and no call, so a loop over it becomes vector instructions.
 static inline float exponential(float x)
 {
     const float magic = 12582912;               // 1.5 * 2^23: adding it leaves n in the last bits
@@ -951,7 +937,8 @@ static inline float exponential(float x)
 }
 #endif
 
-// scores (count, slots and one more each) -> e^(score - max), and their sums.  In steps for all rows, so that none waits for the row before
+// Row i of scores (count), slots + i long -> e^(score - max), and its sum.  In steps for all rows, so that none waits for
+// another.  A row is padded to LANES with -inf, for which it needs the room.
 static void softmax_rows(float *scores, size_t step, int slots, int count, float *sums)
 {
     float most[TILE];
@@ -972,184 +959,151 @@ static void softmax_rows(float *scores, size_t step, int slots, int count, float
         sums[i] = total(part);
     }
 }
-static float softmax(float *scores, int slots) { float sum; softmax_rows(scores, 0, slots, 1, &sum); return sum; }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The forward pass: model_forward and block_forward of minitron/model.py, in stages that work on tokens first..last-1 of the
-// chunk.  Threads take blocks of tokens through a stage; only between stages do they wait for each other.
-
-static space my_space(const mt_engine *e)
+static float softmax(float *scores, int slots)
 {
-    int thread = 0;
-#ifdef _OPENMP
-    if (e->team > 1) thread = omp_get_thread_num();     // an engine without a team may itself be one thread of many
-#endif
-    return space_of(e, thread, NULL);
+    float sum;
+    softmax_rows(scores, 0, slots, 1, &sum);
+    return sum;
 }
 
-typedef void stage(mt_engine *e, size_t layer, int first, int last);
-
-// Take `count` tokens through a stage.  Few of them are one block, whose products threads share instead (see multiply).
-static void run_stage(mt_engine *e, stage *work, size_t layer, int count)
+// One layer's keys or values of one sequence and head begin here; `size` is what they take, of either.
+static size_t cache_row(const mt_engine *e, size_t layer, int32_t sequence, int g, size_t size)
 {
-    if (e->alone) {
-        for (int first = 0; first < count; first += BLOCK)
-            work(e, layer, first, count - first < BLOCK ? count : first + BLOCK);
-        return;
-    }
-    const int rounds = (count + BLOCK * e->team - 1) / (BLOCK * e->team), least = (count - 1) / (rounds * e->team) + 1;
-    const int block = (least + TILE - 1) / TILE * TILE, blocks = (count + block - 1) / block;
-    #pragma omp parallel for schedule(dynamic) num_threads(e->team)
-    for (int i = 0; i < blocks; i++) work(e, layer, i * block, i == blocks - 1 ? count : (i + 1) * block);
-}
-
-// x = the tokens' rows of embed; each lies as one column of its panel
-static void look_up(mt_engine *e, size_t layer, int first, int last)
-{
-    const matrix *m = &e->w.embed;
-    const size_t D = m->ins;
-    for (int t = first; t < last; t++) {
-        const size_t token = (size_t)e->c.token[t], panel = token / PANEL * PANEL;
-        const size_t step = m->outs - panel < PANEL ? m->outs - panel : PANEL, column = token - panel;
-        float *x = e->x + (size_t)t * D;
-        for (size_t d = 0; d < D; d++)
-            x[d] = m->quants ? (float)m->quants[panel * D + d * step + column] *
-                                   m->scales[panel * m->groups + d / GROUP * step + column]
-                             : m->floats[panel * D + d * step + column];
-    }
-    (void)layer;
-}
-
-// One layer's keys or values of one sequence and head begin here; both have the same number of floats, room.
-static size_t cache_row(const mt_engine *e, size_t layer, int32_t sequence, int g, size_t room)
-{
-    return ((layer * (size_t)e->sequences + (size_t)sequence) * (size_t)e->config.kv_heads + (size_t)g) * room;
+    return ((layer * (size_t)e->sequences + (size_t)sequence) * (size_t)e->config.kv_heads + (size_t)g) * size;
 }
 
 // Columns that lie side by side in the panel that begins at `first`, of `all` columns, rounded up
 static size_t panel_width(size_t all, size_t first) { return round_up(all) - first < PANEL ? round_up(all) - first : PANEL; }
 
-// First stage of a layer: queries, keys and values of each token; keys and values go to the cache.
-static void project(mt_engine *e, size_t layer, int first, int last)
+// Keys and values (K) of token t and head g, into their panels of the cache
+static void keep(mt_engine *e, size_t layer, const chunk *c, int t, int g, const float *key, const float *value)
 {
-    const mt_config *c = &e->config;
-    const int H = c->heads, G = c->kv_heads, k = c->head_dim;
-    const size_t D = (size_t)c->dim, K = (size_t)k, HK = (size_t)H * K, qkv = e->w.wqkv.outs, S = (size_t)e->context;
-    const space s = my_space(e);
-
-    for (int t = first; t < last; t++)
-        rmsnorm(s.n + (size_t)(t - first) * D, e->x + (size_t)t * D, e->w.norm1 + layer * D, c->dim, c->norm_eps);
-    multiply(e, s.u, s.n, &e->w.wqkv, layer, last - first, 0);
-
-    const float scale = (float)pow(c->head_dim, -0.5);
-    for (int t = first; t < last; t++) {
-        float *q = s.u + (size_t)(t - first) * qkv, *keys = q + HK, *values = keys + (size_t)G * K;
-        const float *turn = e->turns + (size_t)e->c.position[t] * K;
-        if (c->rope_theta > 0 && e->c.position[t] >= e->context) fill_turns(c, s.turn, e->c.position[t], 1), turn = s.turn;
-
-        for (int h = 0; h < H + G; h++) {               // the keys' heads follow the queries'
-            float *head = q + (size_t)h * K;
-            if (c->qk_norm) rmsnorm(head, head, (h < H ? e->w.norm_q : e->w.norm_k) + layer * K, k, c->norm_eps);
-            if (c->rope_theta > 0) rotate(head, turn, k);
-        }
-        for (size_t i = 0; i < HK; i++) e->q[(size_t)t * HK + i] = q[i] * scale;
-
-        const size_t slot = (size_t)e->c.slot[t], begin = slot / PANEL * PANEL;
-        for (int g = 0; g < G; g++) {
-            float *key = e->keys + cache_row(e, layer, e->c.sequence[t], g, round_up(S) * K) + begin * K + slot % PANEL;
-            float *value = e->values + cache_row(e, layer, e->c.sequence[t], g, S * round_up(K));
-            for (size_t i = 0; i < K; i++) key[i * panel_width(S, begin)] = keys[(size_t)g * K + i];
-            for (size_t i = 0; i < K; i += PANEL) {
-                const size_t width = panel_width(K, i), n = K - i < width ? K - i : width;
-                for (size_t j = 0; j < n; j++) value[i * S + slot * width + j] = values[(size_t)g * K + i + j];
-            }
-        }
+    const size_t K = (size_t)e->config.head_dim, S = (size_t)e->context, slot = (size_t)c->slot[t], first = slot / PANEL * PANEL;
+    float *keys = e->keys + cache_row(e, layer, c->sequence[t], g, round_up(S) * K) + first * K + slot % PANEL;
+    float *values = e->values + cache_row(e, layer, c->sequence[t], g, S * round_up(K));
+    for (size_t k = 0; k < K; k++) keys[k * panel_width(S, first)] = key[k];
+    for (size_t k = 0; k < K; k += PANEL) {
+        const size_t width = panel_width(K, k), n = K - k < width ? K - k : width;
+        for (size_t j = 0; j < n; j++) values[k * S + slot * width + j] = value[k + j];
     }
 }
 
 // Attention of head h for `count` <= TILE tokens that follow each other in one sequence, the first of them number t of the
-// chunk: y (count, HK) = softmax(q . keys) @ values, each token over the slots up to its own.
-static void attend(mt_engine *e, size_t layer, int h, int t, int count, float *y, float *scores)
+// chunk: y (count, HK) = softmax(q . keys) @ values, each token over the slots up to its own.  scores (TILE, S) is scratch.
+static void attend(mt_engine *e, size_t layer, const chunk *c, int h, int t, int count, float *scores)
 {
-    const mt_config *c = &e->config;
-    const size_t K = (size_t)c->head_dim, HK = (size_t)c->heads * K, S = (size_t)e->context, Sp = round_up(S);
-    const int g = h / (c->heads / c->kv_heads), slots = e->c.slot[t] + 1, most = slots + count - 1;
-    const float *keys = e->keys + cache_row(e, layer, e->c.sequence[t], g, Sp * K);
-    const float *values = e->values + cache_row(e, layer, e->c.sequence[t], g, S * round_up(K));
+    const size_t K = (size_t)e->config.head_dim, HK = e->w.wo.ins, S = (size_t)e->context, Sp = round_up(S);
+    const int g = h / (e->config.heads / e->config.kv_heads), slots = c->slot[t] + 1, most = slots + count - 1;
+    const float *keys = e->keys + cache_row(e, layer, c->sequence[t], g, Sp * K);
+    const float *values = e->values + cache_row(e, layer, c->sequence[t], g, S * round_up(K));
+    const float *q = e->u + (size_t)t * e->w.wqkv.outs + (size_t)h * K;
+    float *y = e->y + (size_t)t * HK + (size_t)h * K;
 
-    for (int begin = 0; begin < most; begin += PANEL)
-        product(scores + begin, Sp, e->q + (size_t)t * HK + (size_t)h * K, HK, keys + (size_t)begin * K,
-                panel_width(S, (size_t)begin), count, most - begin < PANEL ? most - begin : PANEL, (int)K, 0);
+    for (int first = 0; first < most; first += PANEL)
+        product(scores + first, Sp, q, e->w.wqkv.outs, keys + (size_t)first * K, panel_width(S, (size_t)first), count,
+                most - first < PANEL ? most - first : PANEL, (int)K, 0);
 
     float sum[TILE];
-    if (!c->linear) softmax_rows(scores, Sp, slots, count, sum); else for (int i = 0; i < count; i++) sum[i]=1;
+    for (int i = 0; i < count; i++) sum[i] = 1;
+    if (!e->config.linear) softmax_rows(scores, Sp, slots, count, sum);
 
-    for (size_t begin = 0; begin < K; begin += PANEL) {
-        const size_t step = panel_width(K, begin);
-        const int width = (int)(K - begin < step ? K - begin : step);
-        const float *panel = values + begin * S;
-        product(y + begin, HK, scores, Sp, panel, step, count, width, slots, 0);
+    for (size_t first = 0; first < K; first += PANEL) {
+        const size_t step = panel_width(K, first);
+        const int width = (int)(K - first < step ? K - first : step);
+        const float *panel = values + first * S;
+        product(y + first, HK, scores, Sp, panel, step, count, width, slots, 0);
         for (int i = 1; i < count; i++)         // what the later ones see beyond, in the same order
-            for (int slot = slots; slot < slots + i; slot++)
-                for (int k = 0; k < width; k++)
-                    y[(size_t)i * HK + begin + (size_t)k] =
-                        fma1(scores[(size_t)i * Sp + (size_t)slot], panel[(size_t)slot * step + (size_t)k], y[(size_t)i * HK + begin + (size_t)k]);
+            for (int s = slots; s < slots + i; s++)
+                for (int k = 0; k < width; k++) {
+                    float *to = y + (size_t)i * HK + first + (size_t)k;
+                    *to = fma1(scores[(size_t)i * Sp + (size_t)s], panel[(size_t)s * step + (size_t)k], *to);
+                }
     }
     for (int i = 0; i < count; i++)
         for (size_t k = 0; k < K; k++) y[(size_t)i * HK + k] /= sum[i];
 
-    for (int i = 0; i < count && e->watched && layer == (size_t)e->watched_layer && h == e->watched_head; i++)
-        for (int s = 0; s < slots + i; s++) e->watched[(size_t)(t + i) * S + (size_t)s] = scores[(size_t)i * Sp + (size_t)s] / sum[i];
+    if (!e->watched || layer != (size_t)e->watched_layer || h != e->watched_head) return;
+    for (int i = 0; i < count; i++)
+        for (int s = 0; s < slots + i; s++)
+            e->watched[(size_t)(t + i) * S + (size_t)s] = scores[(size_t)i * Sp + (size_t)s] / sum[i];
 }
 
-// attend for heads h..end-1 and all runs of tokens of one sequence among first..last-1.  A run's heads follow each other, as they do
-// in the cache.
-static void attend_runs(mt_engine *e, size_t layer, int h0, int h1, int first, int last, float *y)
+// attend for heads h0..h1-1 and all tokens, in runs of one sequence.  A run's heads follow each other, as they do in the cache.
+static void attend_all(mt_engine *e, size_t layer, const chunk *c, int h0, int h1)
 {
-    const size_t K = (size_t)e->config.head_dim, HK = (size_t)e->config.heads * K;
-    float *scores = my_space(e).scores;
-    for (int t = first, end; t < last; t = end) {
-        for (end = t + 1; end < last && end < t + TILE && e->c.sequence[end] == e->c.sequence[t];) end++;
-        for (int h = h0; h < h1; h++) attend(e, layer, h, t, end - t, y + (size_t)(t - first) * HK + (size_t)h * K, scores);
+    int thread = 0;
+#ifdef _OPENMP
+    if (e->team > 1) thread = omp_get_thread_num();     // an engine without a team may itself be run by one thread of many
+#endif
+    float *scores = e->scores + (size_t)thread * TILE * round_up((size_t)e->context);
+    for (int t = 0, end; t < c->count; t = end) {
+        for (end = t + 1; end < c->count && end < t + TILE && c->sequence[end] == c->sequence[t];) end++;
+        for (int h = h0; h < h1; h++) attend(e, layer, c, h, t, end - t, scores);
     }
 }
 
-// Second stage of a layer: attention and feed-forward, both added to the residual stream.
-static void attend_and_feed(mt_engine *e, size_t layer, int first, int last)
+// x (D) = a row of embed, which lies as one column of its panel
+static void look_up(float *x, const matrix *m, size_t token)
 {
-    const mt_config *c = &e->config;
-    const int H = c->heads, T = last - first;
-    const size_t D = (size_t)c->dim, F = (size_t)c->ffn_dim;
-    const space s = my_space(e);
-    float *x = e->x + (size_t)first * D;
-
-    if (shared(e, (double)T * (double)e->w.wo.ins * (double)e->c.slot[first])) {
-        #pragma omp parallel for num_threads(e->team)
-        for (int h = 0; h < H; h++) attend_runs(e, layer, h, h + 1, first, last, s.y);
-    } else attend_runs(e, layer, 0, H, first, last, s.y);
-    multiply(e, x, s.y, &e->w.wo, layer, T, 1);
-    if (!F) return;
-
-    // silu(gate) * up
-    for (int t = 0; t < T; t++) rmsnorm(s.n + (size_t)t * D, x + (size_t)t * D, e->w.norm2 + layer * D, c->dim, c->norm_eps);
-    multiply(e, s.u, s.n, &e->w.w13, layer, T, 0);
-    for (size_t t = 0; t < (size_t)T; t++)
-        for (size_t f = 0; f < F; f++) {
-            float gate = s.u[2 * t * F + f], up = s.u[(2 * t + 1) * F + f];
-            s.y[t * F + f] = gate / (1 + exponential(-gate)) * up;
-        }
-    multiply(e, x, s.y, &e->w.w2, layer, T, 1);
+    const size_t D = m->ins, first = token / PANEL * PANEL, step = m->outs - first < PANEL ? m->outs - first : PANEL;
+    for (size_t d = 0; d < D; d++) {
+        const size_t at = first * D + d * step + token - first, group = first * m->groups + d / GROUP * step + token - first;
+        x[d] = m->quants ? (float)m->quants[at] * m->scales[group] : m->floats[at];
+    }
 }
 
-// Last stage: logits of the rows first..last-1 of e->c.row
-static void finish_rows(mt_engine *e, size_t layer, int first, int last)
+// ---------------------------------------------------------------------------------------------------------------------
+// The forward pass of up to CHUNK tokens, a straight line: model_forward and block_forward of minitron/model.py.
+
+static void forward_chunk(mt_engine *e, const chunk *c)
 {
-    const space s = my_space(e);
-    const size_t D = (size_t)e->config.dim;
-    for (int i = first; i < last; i++)
-        rmsnorm(s.n + (size_t)(i - first) * D, e->x + (size_t)e->c.row[i] * D, e->w.norm_f, e->config.dim, e->config.norm_eps);
-    multiply(e, e->logits + (size_t)first * (size_t)e->config.vocab, s.n, &e->w.head, 0, last - first, 0);
-    (void)layer;
+    const mt_config *o = &e->config;
+    const int T = c->count, H = o->heads, G = o->kv_heads, rotary = o->rope_theta > 0;
+    const size_t D = (size_t)o->dim, F = (size_t)o->ffn_dim, K = (size_t)o->head_dim, HK = e->w.wo.ins, qkv = e->w.wqkv.outs;
+    const float scale = (float)pow(o->head_dim, -0.5);
+    float *x = e->x, *n = e->n, *u = e->u, *y = e->y;
+
+    for (int t = 0; t < T; t++) look_up(x + (size_t)t * D, &e->w.embed, (size_t)c->token[t]);
+
+    for (size_t l = 0; l < (size_t)o->layers; l++) {
+        // queries, keys and values of all tokens in one product
+        for (size_t t = 0; t < (size_t)T; t++) rmsnorm(n + t * D, x + t * D, e->w.norm1 + l * D, D, o->norm_eps);
+        multiply(e, u, n, &e->w.wqkv, l, T, 0);
+
+        // norm and turn queries and keys; keep keys and values in the cache
+        for (int t = 0; t < T; t++) {
+            float *q = u + (size_t)t * qkv, *k = q + HK, *v = k + (size_t)G * K;
+            const int known = c->position[t] < e->context;
+            float *turn = e->turns + (size_t)(known ? c->position[t] : e->context) * K;
+            if (!known) fill_turns(o, turn, c->position[t], 1);
+            for (int h = 0; h < H + G; h++) {           // the keys' heads follow the queries'
+                float *head = q + (size_t)h * K;
+                if (o->qk_norm) rmsnorm(head, head, (h < H ? e->w.norm_q : e->w.norm_k) + l * K, K, o->norm_eps);
+                if (rotary) rotate(head, turn, K);
+            }
+            for (size_t i = 0; i < HK; i++) q[i] *= scale;
+            for (int g = 0; g < G; g++) keep(e, l, c, t, g, k + (size_t)g * K, v + (size_t)g * K);
+        }
+
+        // attention: each token looks at its own sequence up to itself
+        if (shared(e, (double)T * (double)HK * (double)c->slot[T - 1])) {
+            #pragma omp parallel for num_threads(e->team)
+            for (int h = 0; h < H; h++) attend_all(e, l, c, h, h + 1);
+        } else attend_all(e, l, c, 0, H);
+        multiply(e, x, y, &e->w.wo, l, T, 1);
+        if (!F) continue;
+
+        // feed-forward: silu(gate) * up
+        for (size_t t = 0; t < (size_t)T; t++) rmsnorm(n + t * D, x + t * D, e->w.norm2 + l * D, D, o->norm_eps);
+        multiply(e, u, n, &e->w.w13, l, T, 0);
+        for (size_t t = 0; t < (size_t)T; t++)
+            for (size_t f = 0; f < F; f++) {
+                const float gate = u[2 * t * F + f], up = u[(2 * t + 1) * F + f];
+                y[t * F + f] = gate / (1 + exponential(-gate)) * up;
+            }
+        multiply(e, x, y, &e->w.w2, l, T, 1);
+    }
 }
 
 // Check all tokens before any is run.  Counts them into their sequences and out again.
@@ -1174,46 +1128,40 @@ static int32_t check_tokens(mt_engine *e, int32_t count, const int32_t *tokens, 
     return status;
 }
 
-// Take T <= CHUNK checked tokens through all layers.
-static void forward_chunk(mt_engine *e, int T, const int32_t *tokens, const int32_t *sequences, const int32_t *positions)
+// The next tokens, from number `start` of `count` checked ones, taken through all layers
+static void forward_next(mt_engine *e, chunk *c, int32_t start, int32_t count, const int32_t *tokens, const int32_t *sequences,
+                         const int32_t *positions)
 {
-    chunk *c = &e->c;
-    c->token = tokens;
-    for (int t = 0; t < T; t++) {
-        c->sequence[t] = sequences ? sequences[t] : 0;
+    c->count = count - start < CHUNK ? count - start : CHUNK;
+    c->token = tokens + start;
+    for (int t = 0; t < c->count; t++) {
+        c->sequence[t] = sequences ? sequences[start + t] : 0;
         c->slot[t] = e->length[c->sequence[t]]++;
-        c->position[t] = positions ? positions[t] : c->slot[t];
+        c->position[t] = positions ? positions[start + t] : c->slot[t];
     }
-    const double work = (double)T * (double)(e->parameters / (uint64_t)e->config.layers);
-    e->alone = e->team == 1 || T < 2 * TILE * e->team || work < THREAD_WORK;
-    run_stage(e, look_up, 0, T);
-    for (size_t layer = 0; layer < (size_t)e->config.layers; layer++) {
-        run_stage(e, project, layer, T);
-        run_stage(e, attend_and_feed, layer, T);
-    }
+    forward_chunk(e, c);
 }
 
-// Logits (rows, V) of the first `rows` of c.row
-static void finish(mt_engine *e, int rows, float *logits)
+// Norm of token t of the chunk, as row `row` of e->n, which meets the head
+static void finish_row(mt_engine *e, int t, int row)
 {
-    e->logits = logits;
-    e->alone = e->team == 1 || rows < 2 * TILE * e->team;
-    run_stage(e, finish_rows, 0, rows);
+    const size_t D = (size_t)e->config.dim;
+    rmsnorm(e->n + (size_t)row * D, e->x + (size_t)t * D, e->w.norm_f, D, e->config.norm_eps);
 }
 
 int32_t mt_forward(mt_engine *e, int32_t count, const int32_t *tokens, const int32_t *sequences, const int32_t *positions,
                    const uint8_t *wanted, float *logits)
 {
+    chunk c;
     int32_t status = check_tokens(e, count, tokens, sequences, positions);
     for (int32_t start = 0; start < count && !status; start += CHUNK) {
-        const int T = count - start < CHUNK ? count - start : CHUNK;
-        forward_chunk(e, T, tokens + start, sequences ? sequences + start : NULL, positions ? positions + start : NULL);
+        forward_next(e, &c, start, count, tokens, sequences, positions);
         int rows = 0;                   // only the rows that somebody wants meet the head
-        for (int t = 0; t < T && logits; t++)
-            if (!wanted || wanted[start + t]) e->c.row[rows++] = t;
-        if (rows) finish(e, rows, logits);
+        for (int t = 0; t < c.count && logits; t++)
+            if (!wanted || wanted[start + t]) finish_row(e, t, rows++);
+        if (rows) multiply(e, logits, e->n, &e->w.head, 0, rows, 0);
         if (logits) logits += (size_t)rows * (size_t)e->config.vocab;
-        if (e->watched) e->watched += (size_t)T * (size_t)e->context;
+        if (e->watched) e->watched += (size_t)c.count * (size_t)e->context;
     }
     return status;
 }
@@ -1235,18 +1183,17 @@ int32_t mt_score(mt_engine *e, int32_t count, const int32_t *tokens, const int32
     int32_t status = check_tokens(e, count, tokens, sequences, positions);
     if (status) return status;
 
-    const int most = (1 << 22) / V < CHUNK ? (1 << 22) / V + 1 : CHUNK;     // rows at a time: their logits take 16 MiB
-    float *logits = new_floats((uint64_t)most, (uint64_t)V, 1);
-    if (!logits) return fail(e, MT_MEMORY, "no memory for %d rows of %d logits", most, V);
-    for (int32_t start = 0, T; start < count; start += T) {
-        T = count - start < most ? count - start : most;
-        forward_chunk(e, T, tokens + start, sequences ? sequences + start : NULL, positions ? positions + start : NULL);
-        int rows = 0;
-        for (int t = 0; t < T; t++)
-            if (targets[start + t] >= 0) e->c.row[rows++] = t;
-        if (rows) finish(e, rows, logits);
+    float *logits = new_floats(CHUNK, (uint64_t)V, 1);
+    if (!logits) return fail(e, MT_MEMORY, "no memory for %d rows of %d logits", CHUNK, V);
+    chunk c;
+    for (int32_t start = 0; start < count; start += CHUNK) {
+        forward_next(e, &c, start, count, tokens, sequences, positions);
+        int rows = 0, row[CHUNK];
+        for (int t = 0; t < c.count; t++)
+            if (targets[start + t] >= 0) row[rows] = t, finish_row(e, t, rows++);
+        if (rows) multiply(e, logits, e->n, &e->w.head, 0, rows, 0);
         for (int i = rows - 1; i >= 0; i--) {           // backwards, see log_probability
-            const int32_t at = start + e->c.row[i];
+            const int32_t at = start + row[i];
             logprobs[at] = log_probability(logits + (size_t)i * (size_t)V, V, targets[at]);
         }
     }
@@ -1270,6 +1217,123 @@ int32_t mt_attention(mt_engine *e, int32_t count, const int32_t *tokens, const i
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Many sequences at once.  Of a small model each thread runs a copy that shares only the weights, with few sequences at a
+// time, so that keys and values stay in its caches, and waits for nobody.  A large one would have to be read from memory
+// by each of them, so there threads share its products.
+
+// Weights that each token meets: their number, and their bytes
+static double weights_of(const mt_engine *e, double *bytes)
+{
+    const matrix *all[] = {&e->w.wqkv, &e->w.wo, &e->w.w13, &e->w.w2, &e->w.head};
+    double number = 0;
+    *bytes = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        const matrix *m = all[i];
+        number += (double)m->layers * (double)m->outs * (double)m->ins;
+        *bytes += (double)m->layers * (double)m->outs * (double)(m->quants ? m->ins + 4 * m->groups : 4 * m->ins);
+    }
+    return number;
+}
+
+static int is_small(const mt_engine *e)
+{
+    double bytes;
+    weights_of(e, &bytes);
+    return bytes < SMALL_MODEL;
+}
+
+typedef int32_t work_on(mt_engine *e, void *task);
+
+static int32_t run_copy(mt_engine *e, work_on *work, void *task)
+{
+    int32_t status = MT_MEMORY;
+    const size_t V = (size_t)e->config.vocab;
+    mt_engine *copy = malloc(sizeof *copy);
+    double *weight = malloc(V * sizeof(double));
+    int32_t *order = malloc(V * sizeof(int32_t));
+    if (copy && weight && order) {
+        *copy = *e;
+        copy->length = NULL;
+        copy->keys = copy->values = copy->x = copy->n = copy->u = copy->y = copy->scores = copy->turns = NULL;
+        copy->sequences = copy->context = copy->team = 0;
+        copy->threads = 1;
+        copy->weight = weight;
+        copy->order = order;
+        status = work(copy, task);
+        free_caches(copy);
+    }
+    if (status) {
+        #pragma omp critical
+        fail(e, status, "%s", copy && weight && order ? copy->error : "no memory for another thread");
+    }
+    free(copy);
+    free(weight);
+    free(order);
+    return status;
+}
+
+// Do what `work` finds to do in `task`, until nothing is left: on all threads if the model is small.
+static int32_t run_copies(mt_engine *e, work_on *work, void *task)
+{
+    int32_t status = MT_OK;
+    if (e->threads == 1 || !is_small(e)) return work(e, task);
+    #pragma omp parallel for num_threads(e->threads) schedule(static, 1) reduction(max : status)
+    for (int i = 0; i < e->threads; i++) {
+        const int32_t mine = run_copy(e, work, task);
+        if (mine > status) status = mine;
+    }
+    return status;
+}
+
+// The next number below `count`, or -1
+static int32_t take_next(int32_t *next, int32_t count)
+{
+    int32_t mine;
+    #pragma omp atomic capture
+    mine = (*next)++;
+    return mine < count ? mine : -1;
+}
+
+typedef struct {                // what mt_logits is to do
+    int32_t batches, next, count, time, sequences;      // sequences: of a batch
+    const int32_t *tokens, *positions;
+    const uint8_t *wanted;
+    float *logits;
+} reading;
+
+static int32_t read_some(mt_engine *e, void *task)
+{
+    reading *r = task;
+    int32_t *sequence = malloc((size_t)r->sequences * (size_t)r->time * sizeof(int32_t));
+    int32_t status = sequence ? MT_OK : fail(e, MT_MEMORY, "no memory for %d sequences at a time", r->sequences);
+    for (int32_t i = 0; i < r->sequences * r->time && !status; i++) sequence[i] = i / r->time;
+    size_t rows = 0, at = 0;                    // rows of logits before token `at`
+    for (int32_t batch; !status && (batch = take_next(&r->next, r->batches)) >= 0;) {
+        const int32_t first = batch * r->sequences, n = r->count - first < r->sequences ? r->count - first : r->sequences;
+        const size_t start = (size_t)first * (size_t)r->time;
+        for (; at < start; at++) rows += !r->wanted || r->wanted[at];
+        status = mt_reset(e, r->sequences, r->time);
+        if (!status)
+            status = mt_forward(e, n * r->time, r->tokens + start, sequence, r->positions ? r->positions + start : NULL,
+                                r->wanted ? r->wanted + start : NULL, r->logits + rows * (size_t)e->config.vocab);
+    }
+    free(sequence);
+    return status;
+}
+
+int32_t mt_logits(mt_engine *e, int32_t count, int32_t time, const int32_t *tokens, const int32_t *positions,
+                  const uint8_t *wanted, float *logits)
+{
+    if (count < 1 || time < 1 || time > INT32_MAX / BATCH)
+        return fail(e, MT_USAGE, "%d sequences of %d tokens make no sense", count, time);
+    reading r = {.count = count, .time = time, .tokens = tokens, .positions = positions, .wanted = wanted, .logits = logits};
+    r.sequences = time < BATCH ? BATCH / time : 1;
+    if (r.sequences > count) r.sequences = count;
+    r.batches = (count + r.sequences - 1) / r.sequences;
+    return r.batches > 1 ? run_copies(e, read_some, &r) : read_some(e, &r);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Tokenizer
 
 // The token whose piece is exactly these bytes, or -1.
@@ -1289,8 +1353,8 @@ int32_t mt_encode(mt_engine *e, const char *text, int64_t size, int32_t *tokens,
         if (token < 0) {
             unsigned char byte = (unsigned char)text[i];
             if (byte > ' ' && byte < 127)
-                return fail(e, MT_USAGE, "the prompt's byte %lld, '%c', is not in the model's vocabulary", (long long)i, byte);
-            return fail(e, MT_USAGE, "the prompt's byte %lld, 0x%02x, is not in the model's vocabulary", (long long)i, byte);
+                return fail(e, MT_USAGE, "the text's byte %lld, '%c', is not in the model's vocabulary", (long long)i, byte);
+            return fail(e, MT_USAGE, "the text's byte %lld, 0x%02x, is not in the model's vocabulary", (long long)i, byte);
         }
         tokens[(*count)++] = token;
         i += length + 1;                // the loop has stepped past the length that fitted
@@ -1402,11 +1466,11 @@ int32_t mt_sample(mt_engine *e, const float *logits, const mt_sampling *how, uin
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Generation for many prompts.  A window of sequences is kept going: when one ends, the next prompt takes its place, so that
-// there is always work for whole tiles, and keys and values stay in the caches.  Of a small model each thread runs a copy with a
-// window of its own and waits for nobody; a large one would have to be read from memory by each, so threads share its products.
+// there is always work for whole tiles.
 
 typedef struct {                // the task, and what is left of it
     int32_t count, most, room, next;
+    int32_t sequences;          // that one engine keeps going
     const int32_t *prompts, *lengths, *stop;
     int64_t *starts;            // (count) where each prompt begins in prompts
     const mt_sampling *how;
@@ -1422,14 +1486,6 @@ typedef struct {                // one engine's part in it
     float *logits;              // (sequences, V)
 } window;
 
-static int32_t next_prompt(generation *g)
-{
-    int32_t next;
-    #pragma omp atomic capture
-    next = g->next++;
-    return next < g->count ? next : -1;
-}
-
 // The tokens of the next step: one for each sequence under way, a whole prompt for each that is free.  -> how many
 static int32_t gather(mt_engine *e, generation *g, window *w)
 {
@@ -1438,7 +1494,7 @@ static int32_t gather(mt_engine *e, generation *g, window *w)
         const int32_t begin = n, job = w->job[s];
         if (job >= 0) {
             w->feed[n++] = g->tokens[(size_t)job * (size_t)g->most + (size_t)g->generated[job] - 1];
-        } else if ((w->job[s] = next_prompt(g)) >= 0) {
+        } else if ((w->job[s] = take_next(&g->next, g->count)) >= 0) {
             e->length[s] = 0;
             for (int32_t i = 0; i < g->lengths[w->job[s]]; i++) w->feed[n++] = g->prompts[g->starts[w->job[s]] + i];
         }
@@ -1466,8 +1522,10 @@ static int32_t advance(mt_engine *e, generation *g, window *w)
 }
 
 // Work on prompts until none is left.
-static int32_t work_on(mt_engine *e, generation *g, int32_t sequences)
+static int32_t generate_some(mt_engine *e, void *task)
 {
+    generation *g = task;
+    const int32_t sequences = g->sequences;
     window w = {.sequences = sequences};
     int32_t status = mt_reset(e, sequences, g->room);
     if (status) return status;
@@ -1489,51 +1547,8 @@ static int32_t work_on(mt_engine *e, generation *g, int32_t sequences)
     return status;
 }
 
-// The same by a copy of the engine, with the same weights and its own of everything else
-static int32_t work_as_copy(mt_engine *e, generation *g, int32_t sequences)
-{
-    int32_t status = MT_MEMORY;
-    const size_t V = (size_t)e->config.vocab;
-    mt_engine *copy = malloc(sizeof *copy);
-    double *weight = malloc(V * sizeof(double));
-    int32_t *order = malloc(V * sizeof(int32_t));
-    if (copy && weight && order) {
-        *copy = *e;
-        copy->keys = copy->values = copy->x = copy->q = copy->spaces = copy->turns = NULL;
-        copy->length = NULL;
-        copy->sequences = copy->context = copy->team = 0;
-        copy->threads = 1;
-        copy->weight = weight;
-        copy->order = order;
-        status = work_on(copy, g, sequences);
-        free_caches(copy);
-    }
-    if (status) {
-        #pragma omp critical
-        fail(e, status, "%s", copy && weight && order ? copy->error : "no memory for another thread");
-    }
-    free(copy);
-    free(weight);
-    free(order);
-    return status;
-}
-
-// Weights that each token meets: their number, and their bytes
-static double weights_of(const mt_engine *e, double *bytes)
-{
-    const matrix *all[] = {&e->w.wqkv, &e->w.wo, &e->w.w13, &e->w.w2, &e->w.head};
-    double number = 0;
-    *bytes = 0;
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        const matrix *m = all[i];
-        number += (double)m->layers * (double)m->outs * (double)m->ins;
-        *bytes += (double)m->layers * (double)m->outs * (double)(m->quants ? m->ins + 4 * m->groups : 4 * m->ins);
-    }
-    return number;
-}
-
-int32_t mt_generate(mt_engine *e, int32_t count, const int32_t *prompts, const int32_t *lengths, int32_t most, const int32_t *stop,
-                    const mt_sampling *how, uint64_t *random, int32_t *tokens, int32_t *generated)
+int32_t mt_generate(mt_engine *e, int32_t count, const int32_t *prompts, const int32_t *lengths, int32_t most,
+                    const int32_t *stop, const mt_sampling *how, uint64_t *random, int32_t *tokens, int32_t *generated)
 {
     const int32_t context = e->config.context;
     int32_t longest = 0, status = check_sampling(e, how);
@@ -1553,18 +1568,9 @@ int32_t mt_generate(mt_engine *e, int32_t count, const int32_t *prompts, const i
     g.starts[0] = 0;
     for (int32_t i = 1; i < count; i++) g.starts[i] = g.starts[i - 1] + lengths[i - 1];
 
-    double bytes;
-    weights_of(e, &bytes);
-    const int small = bytes < SMALL_MODEL, copies = small && count >= 2 * WINDOW ? e->threads : 1, most_at_once = small ? WINDOW : 5 * WINDOW;
-    const int32_t sequences = count < most_at_once ? count : most_at_once;
-    if (copies == 1) status = work_on(e, &g, sequences);
-    else {
-        #pragma omp parallel for num_threads(copies) schedule(static, 1) reduction(max : status)
-        for (int i = 0; i < copies; i++) {
-            int32_t mine = work_as_copy(e, &g, sequences);
-            if (mine > status) status = mine;
-        }
-    }
+    const int32_t most_at_once = is_small(e) ? WINDOW : 5 * WINDOW;
+    g.sequences = count < most_at_once ? count : most_at_once;
+    status = count > most_at_once ? run_copies(e, generate_some, &g) : generate_some(e, &g);
     free(g.starts);
     return status;
 }
@@ -1654,6 +1660,14 @@ static int read_head(const char *text, options *o)
     return 0;
 }
 
+// A prompt, or the file of a text.  -> 1, or 0 after a complaint if there is one already
+static int set_text(const char *flag, const char *value, const char **text, const options *o)
+{
+    if (!o->prompt && !o->file) { *text = value; return 1; }
+    fprintf(stderr, "run: %s %s: there is a text already, %s: give one\n", flag, value, o->prompt ? o->prompt : o->file);
+    return 0;
+}
+
 // -> 1, or 0 after a complaint
 static int read_options(int argc, char **argv, options *o)
 {
@@ -1688,14 +1702,13 @@ static int read_options(int argc, char **argv, options *o)
         if (!has_value) continue;
         if (!value) { fprintf(stderr, "run: %s: its value is missing\n", flag); return 0; }
         i++;
-        if (flag[1] == '-') {
-            if (o->what == SCORE) o->file = value;
-            else if (!read_head(value, o)) return 0;
+        if (!strcmp(flag, "--attention")) {
+            if (!read_head(value, o)) return 0;
             continue;
         }
         switch (flag[1]) {
-        case 'i': o->prompt = value; break;
-        case 'f': o->file = value; break;
+        case 'i': good = set_text(flag, value, &o->prompt, o); break;
+        case 'f': case '-': good = set_text(flag, value, &o->file, o); break;      // case '-': --score
         case 'n': good = read_number(flag, value, 1, 1 << 30, 1, &number); o->steps = (int)number; break;
         case 'k': good = read_number(flag, value, 0, 1 << 30, 1, &number); o->sampling.top_k = (int32_t)number; break;
         case 'j': good = read_number(flag, value, 1, MAX_THREADS, 1, &number); o->threads = (int)number; break;
@@ -1708,7 +1721,6 @@ static int read_options(int argc, char **argv, options *o)
         if (!good) return 0;
     }
     if (!o->model) { fprintf(stderr, "run: which model?  e.g. ./run model.bin; ./run -h says more\n"); return 0; }
-    if (o->prompt && o->file) { fprintf(stderr, "run: -i and %s are both texts: give one\n", o->what == SCORE ? "--score" : "-f"); return 0; }
     return 1;
 }
 
@@ -1778,15 +1790,16 @@ static int32_t encode(mt_engine *e, const char *text, int64_t size, int always, 
     return status;
 }
 
-// The same, made to fit: at least one token, at most the context
-static int32_t encode_prompt(mt_engine *e, const char *text, int64_t size, int always, int32_t **tokens, int64_t *count)
+// The same for a prompt of at least one token, whose last one need not go through the model if `scored`; and room for it
+static int32_t encode_prompt(mt_engine *e, const char *text, int64_t size, int scored, int32_t **tokens, int64_t *count)
 {
-    int32_t status = encode(e, text, size, always, tokens, count);
+    const int32_t context = e->config.context;
+    int32_t status = encode(e, text, size, scored, tokens, count);
     if (status) return status;
     if (*count == 0) return fail(e, MT_USAGE, "this model needs a prompt: give one with -i (--info shows an example)");
-    if (*count > e->config.context)
-        return fail(e, MT_RUN, "the prompt is %lld tokens, the model's context %d: shorten it", (long long)*count, e->config.context);
-    return mt_reset(e, 1, e->config.context);
+    if (*count - scored > context)
+        return fail(e, MT_RUN, "the prompt is %lld tokens, the model's context %d: shorten it", (long long)*count, context);
+    return mt_reset(e, 1, context);
 }
 
 // Print a text and what follows it, token by token.
@@ -1797,7 +1810,7 @@ static int32_t generate(mt_engine *e, const options *o, const char *text, int64_
     int32_t token, length = 0, *tokens = NULL;
     float *logits = new_floats(2, (uint64_t)e->config.vocab, 1);
     int32_t status = logits ? encode_prompt(e, text, size, 0, &tokens, &count) : fail(e, MT_MEMORY, "no memory for logits");
-    if (!status && count > 1) status = mt_forward(e, (int32_t)count - 1, tokens, NULL, NULL, NULL, NULL);
+    if (!status) status = mt_forward(e, (int32_t)count - 1, tokens, NULL, NULL, NULL, NULL);
     if (!status) status = mt_forward(e, 1, tokens + count - 1, NULL, NULL, NULL, logits);
     if (!status) fwrite(text, 1, (size_t)size, stdout);
     for (int step = 0; !status && (o->steps == 0 || step < o->steps); step++) {
@@ -1833,7 +1846,8 @@ static int32_t converse(mt_engine *e, const options *o)
     return MT_OK;
 }
 
-// {"token": 65, "text": "A" without the closing brace.  One character of text is one byte, as in Latin-1: a piece may be part of one.
+// {"token": 65, "text": "A" without the closing brace.  A byte of the text is a character, as in Latin-1: a piece may be no
+// whole character of UTF-8.
 static void print_token(const mt_engine *e, int32_t token)
 {
     int32_t size = 0;
@@ -1858,7 +1872,7 @@ static void print_number(double number)
 static int32_t look_into(mt_engine *e, const options *o, const char *text, int64_t size)
 {
     int64_t count = 0;
-    int32_t *tokens = NULL, status = encode_prompt(e, text, size, 1, &tokens, &count);
+    int32_t *tokens = NULL, status = encode_prompt(e, text, size, o->what == LOGPROBS, &tokens, &count);
     const size_t S = (size_t)e->context;
     float *values = new_floats((uint64_t)count, o->what == ATTENTION ? S : 1, 1);
     if (!status && !values) status = fail(e, MT_MEMORY, "no memory for %lld tokens", (long long)count);
@@ -1928,7 +1942,8 @@ static int32_t score_text(mt_engine *e, const char *text, int64_t size)
     if (status) return status;
     const double n = (double)sum.tokens, mean = sum.nll / n, variance = sum.square / n - mean * mean;
     const double error = sqrt((variance > 0 ? variance : 0) / n);
-    printf("%lld tokens: nll %.5f +- %.5f, perplexity %.4f +- %.4f", (long long)sum.tokens, mean, error, exp(mean), exp(mean) * error);
+    printf("%lld tokens: nll %.5f +- %.5f, perplexity %.4f +- %.4f", (long long)sum.tokens, mean, error, exp(mean),
+           exp(mean) * error);
     if (sum.bytes > 0) printf(", bits a byte %.5f +- %.5f", sum.nll / log(2) / sum.bytes, error * n / log(2) / sum.bytes);
     putchar('\n');
     return MT_OK;

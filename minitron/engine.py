@@ -19,7 +19,6 @@ from .environment import ROOT, available_cpus
 from .errors import MinitronError
 from .export import parse_provenance
 
-GROUP = 2**11        # tokens that Engine.logits gives to mt_forward at a time
 ffi = FFI()
 
 
@@ -133,14 +132,10 @@ class Engine:
         if wanted is not None and wanted.shape != tokens.shape:
             raise MinitronError(f"{wanted.size} values for {tokens.size} tokens: give one each")
         logits = np.empty((tokens.size if wanted is None else np.count_nonzero(wanted), self.config["vocab"]), np.float32)
-        self.call_forward(tokens, sequences, positions, wanted, logits)
-        return logits
-
-    def call_forward(self, tokens, sequences, positions, wanted, logits):
-        """mt_forward on int32 and bool arrays as they are; fills logits (number wanted, V)"""
         self.check(self.lib.mt_forward(
             self.opened(), tokens.size, pointer("int32_t[]", tokens), pointer("int32_t[]", sequences),
             pointer("int32_t[]", positions), pointer("uint8_t[]", wanted), pointer("float[]", logits)))
+        return logits
 
     def score(self, tokens, targets, sequences=None, positions=None):
         """Append tokens to their sequences -> log p(target) (n,) of what follows each, in nats; NaN where the target is negative."""
@@ -209,21 +204,12 @@ class Engine:
         positions = None if positions is None else integers("position", positions)
         if positions is not None and positions.shape != tokens.shape:
             raise MinitronError(f"positions of shape {positions.shape} for tokens of shape {tokens.shape}: give one each")
-        chosen = wanted is not None
-        wanted = np.ones(tokens.shape, bool) if not chosen else np.asarray(wanted, bool).reshape(tokens.shape)
-
-        # a few sequences at a time, again and again in the same memory, which so stays in the caches: 1.05 times at dim 64
-        group = min(batch, max(1, GROUP // time))
-        sequences = np.repeat(np.arange(group, dtype=np.int32), time)
-        logits = np.empty((np.count_nonzero(wanted), self.config["vocab"]), np.float32)
-        done = 0
-        for start in range(0, batch, group):
-            part, rows = slice(start, start + group), np.count_nonzero(wanted[start:start + group])
-            self.reset(group, time)
-            self.call_forward(tokens[part], sequences[:tokens[part].size], None if positions is None else positions[part],
-                              wanted[part], logits[done:done + rows])
-            done += rows
-        return logits if chosen else logits.reshape(batch, time, -1)
+        wanted = None if wanted is None else np.asarray(wanted, bool).reshape(tokens.shape)
+        logits = np.empty((tokens.size if wanted is None else np.count_nonzero(wanted), self.config["vocab"]), np.float32)
+        self.check(self.lib.mt_logits(
+            self.opened(), batch, time, pointer("int32_t[]", tokens), pointer("int32_t[]", positions),
+            pointer("uint8_t[]", wanted), pointer("float[]", logits)))
+        return logits.reshape(batch, time, -1) if wanted is None else logits
 
     def tokens_of(self, text):
         """Text or a list of token ids -> list of token ids"""
