@@ -1110,7 +1110,7 @@ static void forward_chunk(mt_engine *e, const chunk *c)
 static int32_t check_tokens(mt_engine *e, int32_t count, const int32_t *tokens, const int32_t *sequences,
                             const int32_t *positions)
 {
-    int32_t status = MT_OK, i = 0;
+    int32_t status = count < 0 ? fail(e, MT_USAGE, "%d tokens make no sense", count) : MT_OK, i = 0;
     for (; i < count && !status; i++) {
         int32_t s = sequences ? sequences[i] : 0;
         if (tokens[i] < 0 || tokens[i] >= e->config.vocab)
@@ -1207,11 +1207,13 @@ int32_t mt_attention(mt_engine *e, int32_t count, const int32_t *tokens, const i
     if (layer < 0 || layer >= e->config.layers || head < 0 || head >= e->config.heads)
         return fail(e, MT_USAGE, "layer %d, head %d does not exist: the model has %d layers of %d heads", layer, head,
                     e->config.layers, e->config.heads);
+    int32_t status = check_tokens(e, count, tokens, sequences, positions);
+    if (status) return status;
     memset(weights, 0, (size_t)count * (size_t)e->context * sizeof(float));
     e->watched = weights;
     e->watched_layer = layer;
     e->watched_head = head;
-    int32_t status = mt_forward(e, count, tokens, sequences, positions, NULL, NULL);
+    status = mt_forward(e, count, tokens, sequences, positions, NULL, NULL);
     e->watched = NULL;
     return status;
 }
@@ -1864,7 +1866,7 @@ static void print_token(const mt_engine *e, int32_t token)
 // A finite number, or null
 static void print_number(double number)
 {
-    if (number - number == 0) printf("%.9g", number);
+    if (number - number == 0) printf("%.6g", number);
     else printf("null");
 }
 
@@ -1956,7 +1958,9 @@ static double seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-// Read a prompt of `step` = all tokens at once, or one by one, again and again for a second.  -> tokens a second
+enum { BENCH_TOKENS = 512 };     // at the most, of a prompt and of a text in bench
+
+// Read a prompt `step` tokens at a time, again and again for a second.  -> tokens a second
 static int32_t time_forward(mt_engine *e, int32_t count, int32_t step, const int32_t *tokens, float *logits, double *rate)
 {
     const double start = seconds();
@@ -1965,7 +1969,7 @@ static int32_t time_forward(mt_engine *e, int32_t count, int32_t step, const int
     for (; passed < 1 && !status; passed = seconds() - start, done += count) {
         mt_rewind(e, 0, 0);
         for (int32_t t = 0; t < count && !status; t += step) {
-            uint8_t wanted[CHUNK] = {0};
+            uint8_t wanted[BENCH_TOKENS] = {0};
             wanted[step - 1] = 1;
             status = mt_forward(e, step, tokens + t, NULL, NULL, wanted, logits);
         }
@@ -1977,9 +1981,9 @@ static int32_t time_forward(mt_engine *e, int32_t count, int32_t step, const int
 static int32_t bench(mt_engine *e)
 {
     const mt_config *c = &e->config;
-    const int32_t count = c->context < 512 ? c->context : 512;
+    const int32_t count = c->context < BENCH_TOKENS ? c->context : BENCH_TOKENS;
     float *logits = new_floats((uint64_t)c->vocab, 1, 1);
-    int32_t tokens[512], status = logits ? mt_reset(e, 1, c->context) : fail(e, MT_MEMORY, "no memory for logits");
+    int32_t tokens[BENCH_TOKENS], status = logits ? mt_reset(e, 1, c->context) : fail(e, MT_MEMORY, "no memory for logits");
     for (int32_t i = 0; i < count; i++) tokens[i] = i * 7 % c->vocab;
     double prefill = 0, decode = 0, bytes, number = weights_of(e, &bytes);
     if (!status) status = time_forward(e, count, count, tokens, logits, &prefill);

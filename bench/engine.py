@@ -92,8 +92,8 @@ def write_models(shape, folder):
 def limits(folder):
     """read.c, compiled as run.c is"""
     flags = dict(line.split(" =", 1) for line in next((ROOT / "build").glob("flags-*.mk")).read_text().splitlines())
-    command = ["cc", "-O3", *flags["NATIVE"].split(), *flags["OPENMP"].split(), "-shared", "-fPIC", str(ROOT / "bench" / "read.c")]
-    subprocess.run([*command, "-o", str(folder / "read.so")], check=True)
+    command = ["cc", "-O3", *flags["NATIVE"].split(), *flags["OPENMP"].split(), "-shared", "-fPIC", "-o", str(folder / "read.so")]
+    subprocess.run([*command, str(ROOT / "bench" / "read.c")], check=True)
     ffi = FFI()
     ffi.cdef("float read_memory(const float *, uint64_t, int, int); uint64_t read_file(const char *, uint64_t);")
     return ffi, ffi.dlopen(str(folder / "read.so"))
@@ -187,7 +187,7 @@ def measure(shape, threads, rounds, folder):
     def median(value):
         return round(statistics.median(value(row) for row in measured), 3)
 
-    ratios = {name: median(lambda row, name=name: row[name] / row[limit]) for name, limit in RATIOS.items() if name in speeds}
+    ratios = {name: median(lambda row, name=name: row[name] / row[RATIOS[name]]) for name in RATIOS if name in speeds}
     if "int8" in speeds:
         ratios["int8"] = median(lambda row: row["int8"] / (row["decode"] / (4e-9 * shape.weights())))
     return {"shape": asdict(shape), "threads": threads, "ratios": ratios,
@@ -198,8 +198,8 @@ def measure(shape, threads, rounds, folder):
 
 def table(path):
     """The figures of a file as a table"""
-    rows = ["| dim, layers | threads | decode GB/s | of reading | score GFLOP/s | of sgemm | generate GFLOP/s | of sgemm | int8 | load |",
-            "|---|---|---|---|---|---|---|---|---|---|"]
+    rows = ["| dim, layers | threads | decode GB/s | of reading | score GFLOP/s | of sgemm | generate GFLOP/s | of sgemm "
+            "| int8 | load |", "|---|---|---|---|---|---|---|---|---|---|"]
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         f = json.loads(line)
         speeds, ratios = f["speeds"], f["ratios"]

@@ -138,7 +138,7 @@ class Engine:
         return logits
 
     def score(self, tokens, targets, sequences=None, positions=None):
-        """Append tokens to their sequences -> log p(target) (n,) of what follows each, in nats; NaN where the target is negative."""
+        """Append tokens to their sequences -> log p(target) (n,) of what follows each, in nats; NaN where a target is negative."""
         tokens, sequences, positions, targets = self.arrays(tokens, sequences, positions, targets)
         logprobs = np.full(tokens.size, np.nan, np.float32)
         self.check(self.lib.mt_score(

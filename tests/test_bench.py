@@ -55,6 +55,17 @@ def test_pytorch_trains_the_same_model(monkeypatch, index):
         assert ours() == pytest.approx(theirs(), rel=1e-5)
 
 
+def test_the_engine_is_measured(tmp_path):
+    out = tmp_path / "engine.jsonl"
+    done = run("engine.py", "--shapes", "0", "--threads", "1", "--rounds", "1", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    [figures] = map(json.loads, out.read_text().splitlines())
+    assert figures["shape"]["dim"] == 64 and figures["ratios"].keys() == {"decode", "score", "generate"}
+    assert all(0 < ratio < 10 for ratio in figures["ratios"].values()) and "dim 64, 1 thread: decode" in done.stdout
+    printed = run("engine.py", "--table", str(out)).stdout
+    assert printed.count("\n") == 3 and f"{100 * figures['ratios']['score']:.0f}%" in printed
+
+
 def test_the_documentation_quotes_what_was_measured():
     bench, text = load("train"), (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     results = ROOT / "results"
@@ -63,5 +74,7 @@ def test_the_documentation_quotes_what_was_measured():
         assert speed in text and (threads == 1 or memory in text)
     for name in ("where.txt", "tricks.txt"):
         assert (results / name).read_text(encoding="utf-8").strip() in text
+    engine = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
+    assert load("engine").table(results / "engine_speed.jsonl") in engine
     for line in (results / "before_after.jsonl").read_text(encoding="utf-8").splitlines():
         assert f"{json.loads(line)['seconds']:.1f}" in text

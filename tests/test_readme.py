@@ -1,4 +1,4 @@
-"""The README is true: each command in it runs, in its order, in a copy of the repository.
+"""The README is true: each command in it runs, in its order, in a copy of the repository, and so do the examples of docs/.
 
 Training commands get --steps 20 here: what is tested is that they are right, not what they reach.
 """
@@ -13,7 +13,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def blocks(text):
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+BLOCKS = blocks(README)
 COMMANDS = [line[2:] for kind, block in BLOCKS if kind == "console" for line in block.splitlines() if line.startswith("$ ")]
 
 
@@ -35,7 +41,7 @@ def run(command, folder):
 
 def test_commands_and_examples_run(copy):
     assert {"make", "python train.py --dim 128", "python train.py --dim 8 --out small.bin"} <= set(COMMANDS)
-    for kind, block in BLOCKS:
+    for kind, block in BLOCKS + blocks((ROOT / "docs" / "engine.md").read_text(encoding="utf-8")):
         if kind == "console":
             for command in (line[2:] for line in block.splitlines() if line.startswith("$ ")):
                 steps = " --steps 20 --eval-every 10 --test-items 50" if "train.py" in command and "-h" not in command else ""

@@ -157,7 +157,8 @@ def test_bad_flag(model, flags):
 
 
 @pytest.mark.parametrize("arguments, said", [
-    (["-i", "a", "other.bin"], "one model"), (["-i", "a", "-f", "prompt"], "-f prompt: there is a text already, a"), (["-f", "no-such-file"], "no-such-file"),
+    (["-i", "a", "other.bin"], "one model"), (["-i", "a", "-f", "prompt"], "-f prompt: there is a text already, a"),
+    (["-f", "no-such-file"], "no-such-file"),
     (["-f", "."], "directory"), (["-i", "abX"], "byte 2, 'X'"), (["-i", "ab\u00e9"], "byte 2, 0xc3"), ([], "needs a prompt"),
     (["-i", ""], "needs a prompt"), (["-i", "-"], "needs a prompt"), (["-f", os.devnull], "needs a prompt"),
 ])
