@@ -15,7 +15,7 @@
      sums are 64 independent ones that a compiler keeps in vector registers (see tile).  Weights, keys and values all lie so.
 
    Each output is one sum, over k = 0, 1, 2 ..., by fused multiply-adds that are written out.  So its bits depend on nothing else:
-   not on the batch it is in, not on calls, threads or the compiler.
+   not on the batch it is in, not on calls or threads, and not on the compiler where the processor has such instructions.
 
    Dimension key, as in minitron/ops.py: B sequences, T time, D dim, H heads, G key/value heads, K head width,
    F feed-forward width, L layers, V vocabulary, and here S slots of a sequence's cache.
@@ -124,7 +124,8 @@ int32_t mt_rewind(mt_engine *engine, int32_t sequence, int32_t length);
 int32_t mt_forward(mt_engine *engine, int32_t count, const int32_t *tokens, const int32_t *sequences,
                    const int32_t *positions, const uint8_t *wanted, float *logits);
 
-// The same for log-probabilities, in nats: logprobs[i] = log p(targets[i] | tokens up to i), where targets[i] >= 0.
+// The same for log-probabilities, in nats: logprobs[i] = log p(targets[i] | tokens up to i), where targets[i] >= 0.  MT_RUN where
+// one is not finite, with the tokens appended all the same.
 int32_t mt_score(mt_engine *engine, int32_t count, const int32_t *tokens, const int32_t *sequences,
                  const int32_t *positions, const int32_t *targets, float *logprobs);
 
@@ -133,8 +134,8 @@ int32_t mt_score(mt_engine *engine, int32_t count, const int32_t *tokens, const 
 int32_t mt_attention(mt_engine *engine, int32_t count, const int32_t *tokens, const int32_t *sequences,
                      const int32_t *positions, int32_t layer, int32_t head, float *weights);
 
-// Logits of `count` whole sequences of `time` tokens from their beginnings; arguments as above, (count, time) each.  Resets the
-// engine.  The fastest way to evaluate a model.
+// Logits of `count` whole sequences of `time` tokens from their beginnings; arguments as above, (count, time) each.  The
+// fastest way to evaluate a model.  What sequences there were is lost.
 int32_t mt_logits(mt_engine *engine, int32_t count, int32_t time, const int32_t *tokens, const int32_t *positions,
                   const uint8_t *wanted, float *logits);
 
@@ -142,7 +143,7 @@ int32_t mt_logits(mt_engine *engine, int32_t count, int32_t time, const int32_t 
 // by one draw, at temperature 0 by none.
 int32_t mt_sample(mt_engine *engine, const float *logits, const mt_sampling *sampling, uint64_t *random, int32_t *token);
 
-// What follows each of `count` prompts.  Resets the engine; it keeps as few sequences as fill the machine.
+// What follows each of `count` prompts.  What sequences there were is lost.
 //   prompts    the prompts' tokens, one after the other; lengths (count) of each, at least 1
 //   most       tokens to generate for one prompt at the most; each also ends at eos, at stop, and where the context is full
 //   stop       (count) a token that ends this prompt's text, -1 for none; NULL: none.  Neither it nor eos is in the result
@@ -1195,10 +1196,12 @@ int32_t mt_score(mt_engine *e, int32_t count, const int32_t *tokens, const int32
         for (int i = rows - 1; i >= 0; i--) {           // backwards, see log_probability
             const int32_t at = start + row[i];
             logprobs[at] = log_probability(logits + (size_t)i * (size_t)V, V, targets[at]);
+            if (!isfinite(logprobs[at]))
+                status = fail(e, MT_RUN, "a log-probability is not finite: the model's weights have overflowed");
         }
     }
     free(logits);
-    return MT_OK;
+    return status;
 }
 
 int32_t mt_attention(mt_engine *e, int32_t count, const int32_t *tokens, const int32_t *sequences, const int32_t *positions,

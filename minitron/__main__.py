@@ -29,8 +29,9 @@ def main(argv):
 def quantize_file(model, out):
     """Write the int8 version of a model file.  Raises MinitronError."""
     content = export.model_bytes(*export.read_model(model), export.INT8)
+    share = len(content) / Path(model).stat().st_size
     export.write_atomically(out, content)
-    print(f"{out}: {len(content)} bytes, {len(content) / Path(model).stat().st_size:.2f} of {model}")
+    print(f"{out}: {len(content)} bytes, {share:.2f} of {model}")
     return 0
 
 

@@ -19,6 +19,7 @@ from .environment import ROOT, available_cpus
 from .errors import MinitronError
 from .export import parse_provenance
 
+GROUP = 64          # texts that logprobs scores at a time
 ffi = FFI()
 
 
@@ -128,9 +129,7 @@ class Engine:
     def forward(self, tokens, sequences=None, positions=None, wanted=None):
         """Append tokens to their sequences -> logits (number wanted, V).      All arguments (n,), see run.c's mt_forward."""
         tokens, sequences, positions = self.arrays(tokens, sequences, positions)
-        wanted = None if wanted is None else np.asarray(wanted, bool)
-        if wanted is not None and wanted.shape != tokens.shape:
-            raise MinitronError(f"{wanted.size} values for {tokens.size} tokens: give one each")
+        wanted = None if wanted is None else flags(wanted, tokens)
         logits = np.empty((tokens.size if wanted is None else np.count_nonzero(wanted), self.config["vocab"]), np.float32)
         self.check(self.lib.mt_forward(
             self.opened(), tokens.size, pointer("int32_t[]", tokens), pointer("int32_t[]", sequences),
@@ -138,7 +137,7 @@ class Engine:
         return logits
 
     def score(self, tokens, targets, sequences=None, positions=None):
-        """Append tokens to their sequences -> log p(target) (n,) of what follows each, in nats; NaN where a target is negative."""
+        """Append tokens to their sequences -> log p(target) (n,) of what follows each, in nats; NaN for a negative target."""
         tokens, sequences, positions, targets = self.arrays(tokens, sequences, positions, targets)
         logprobs = np.full(tokens.size, np.nan, np.float32)
         self.check(self.lib.mt_score(
@@ -153,16 +152,24 @@ class Engine:
         """
         if len(prompts) != len(continuations):
             raise MinitronError(f"{len(prompts)} prompts and {len(continuations)} continuations: give as many of both")
-        prompts = [self.prompt_tokens(prompt) for prompt in prompts]
-        continuations = [self.tokens_of(text) for text in continuations]
+        prompts, tails = [self.prompt_tokens(prompt) for prompt in prompts], [self.tokens_of(tail) for tail in continuations]
         results = []
-        for prompt, tail in zip(prompts, continuations):
-            text = prompt + tail
-            self.reset(1, max(1, len(text) - 1))
-            targets = np.array(text[1:], np.int64)
-            targets[:len(prompt) - 1] = -1
-            results.append(self.score(text[:-1], targets)[len(prompt) - 1:] if tail else np.empty(0, np.float32))
+        for start in range(0, len(prompts), GROUP):
+            results += self.logprobs_of_tokens(prompts[start:start + GROUP], tails[start:start + GROUP])
         return results
+
+    def logprobs_of_tokens(self, prompts, tails):
+        """logprobs of lists of token ids, all at once"""
+        texts = [prompt + tail for prompt, tail in zip(prompts, tails)]
+        sizes = [len(text) - 1 for text in texts]           # the last token need not go through the model
+        tokens = integers("token", [token for text in texts for token in text])
+        if tokens.min() < 0:
+            raise MinitronError(f"token {tokens.min()} is not in the vocabulary of {self.config['vocab']}")
+        targets = [target for prompt, text in zip(prompts, texts) for target in [-1] * (len(prompt) - 1) + text[len(prompt):]]
+        self.reset(len(texts), max(1, *sizes))
+        scores = self.score([token for text in texts for token in text[:-1]], targets, np.repeat(np.arange(len(texts)), sizes))
+        rows = np.split(scores, np.cumsum(sizes)[:-1])
+        return [row[len(prompt) - 1:] for row, prompt in zip(rows, prompts)]
 
     def attention(self, tokens, layer, head, positions=None):
         """Attention weights (B, T, T) of one head on whole sequences, tokens (B, T): row t is what token t looks at.
@@ -204,7 +211,7 @@ class Engine:
         positions = None if positions is None else integers("position", positions)
         if positions is not None and positions.shape != tokens.shape:
             raise MinitronError(f"positions of shape {positions.shape} for tokens of shape {tokens.shape}: give one each")
-        wanted = None if wanted is None else np.asarray(wanted, bool).reshape(tokens.shape)
+        wanted = None if wanted is None else flags(wanted, tokens)
         logits = np.empty((tokens.size if wanted is None else np.count_nonzero(wanted), self.config["vocab"]), np.float32)
         self.check(self.lib.mt_logits(
             self.opened(), batch, time, pointer("int32_t[]", tokens), pointer("int32_t[]", positions),
@@ -248,8 +255,7 @@ class Engine:
         prompts = [self.prompt_tokens(prompt) for prompt in prompts]
         lengths = integers("length", [len(prompt) for prompt in prompts])
         most = self.config["context"] + 1 - int(lengths.min())     # one more than the context holds
-        if steps is not None and steps < 0:
-            raise MinitronError(f"steps {steps} is negative: give the number of tokens to generate at the most")
+        check_steps(steps)
         most = most if steps is None else min(steps, most)
         tokens, generated = np.empty((len(prompts), most), np.int32), np.empty(len(prompts), np.int32)
         flat, stop = integers("token", np.concatenate(prompts)), None if stop is None else integers("token", stop)
@@ -267,6 +273,7 @@ class Engine:
 
         A character that is spread over several tokens comes when it is complete.  The engine does nothing else meanwhile.
         """
+        check_steps(steps)
         how, state = self.sampling(temperature, top_k, top_p, min_p), ffi.new("uint64_t *", seed % 2**64)
         utf8 = codecs.getincrementaldecoder("utf-8")("replace") if isinstance(prompt, str) else None
         tokens, context = self.prompt_tokens(prompt), self.config["context"]
@@ -311,6 +318,11 @@ class Engine:
         return token[0]
 
 
+def check_steps(steps):
+    if steps is not None and steps < 0:
+        raise MinitronError(f"steps {steps} is negative: give the number of tokens to generate at the most")
+
+
 def integers(name, values):
     """int32 array of what may be anything.  Raises MinitronError where a value is not a whole number of 32 bits."""
     try:
@@ -325,6 +337,14 @@ def integers(name, values):
         if not -2**31 <= value < 2**31:
             raise MinitronError(f"{name} {value} does not exist: it has more than 32 bits")
     return np.ascontiguousarray(array, np.int32)
+
+
+def flags(values, tokens):
+    """bool array, one value for each token.  Raises MinitronError."""
+    array = np.ascontiguousarray(values, bool)
+    if array.shape != tokens.shape:
+        raise MinitronError(f"{array.size} values for {tokens.size} tokens: give one each")
+    return array
 
 
 def pointer(ctype, array):

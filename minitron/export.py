@@ -57,13 +57,17 @@ def quantize(w):
     grouped = grouped.reshape(*w.shape[:-1], -1, GROUP)
     scale = abs(grouped).max(axis=-1) / np.float32(127)
     safe = np.where(np.isfinite(scale) & (scale > 0), scale, np.float32(np.inf))
-    q = np.rint(np.nan_to_num(grouped / safe[..., None], posinf=0, neginf=0)).astype(np.int8)
+    with np.errstate(invalid="ignore"):
+        q = grouped / safe[..., None]
+    q = np.clip(np.rint(q), -127, 127)       # beyond 127: tiny scales are rounded themselves
+    q = np.nan_to_num(q).astype(np.int8)                             # inf / inf
     return q.reshape(*w.shape[:-1], -1)[..., :w.shape[-1]], scale
 
 
 def dequantize(q, scale):
     """q (..., in), scale (..., groups) -> w (..., in) float32"""
-    return q * np.repeat(scale, GROUP, axis=-1)[..., :q.shape[-1]]
+    with np.errstate(invalid="ignore"):         # 0 * inf
+        return q * np.repeat(scale, GROUP, axis=-1)[..., :q.shape[-1]]
 
 
 def is_matrix(name):

@@ -1,13 +1,21 @@
-"""What several test files need: a random model over all options, its weights, a batch, and a numerical derivative.
+"""What several test files need: a random model over all options, its weights, a batch, and a numerical derivative; for those
+about the C engine, a model that it can run, and ways to call it.
 
 Everything follows from a seed, and from generators whose streams are frozen, so a seed that fails fails everywhere.
 """
 import random
+import re
 
 import numpy as np
+import pytest
 
 from minitron.config import ModelConfig
+from minitron.environment import ROOT
+from minitron.errors import MinitronError
 from minitron.params import Params
+
+SMALL = ModelConfig(dim=16, layers=2, heads=4, kv_heads=2, head_dim=6, ffn_dim=24, vocab=8).resolve()
+LETTERS = [bytes([byte]) for byte in b"abcdefgh"]
 
 
 def random_config(seed):
@@ -54,3 +62,53 @@ def random_batch(config, seed):
 def derivative(f, h):
     """f'(0) of a smooth function of one number: central differences of fourth order, error h^4 f^(5) / 30."""
     return (8 * (f(h) - f(-h)) - (f(2 * h) - f(-2 * h))) / (12 * h)
+
+
+def random_weights(config, seed):
+    """Weights of both signs, norms among them, that keep rounding errors small: no embedding is near 0, where a norm would
+    magnify them, and layers write into the residual stream as gently as before training (params.init)."""
+    rng, p = np.random.default_rng(seed), Params(config)
+    for name, tensor in p.tensors().items():
+        if name.startswith(("norm", "embed")):
+            tensor[...] = rng.choice([-1, 1], tensor.shape) * rng.uniform(0.5, 1.5, tensor.shape)
+        else:
+            scale = (2 * config.layers) ** -0.5 if name in ("wo", "w2") else 1
+            tensor[...] = rng.uniform(-1, 1, tensor.shape) * scale * tensor.shape[-1] ** -0.5
+    return p
+
+
+def in_double(config, p):
+    double = Params(config, np.float64)
+    double.flat[:] = p.flat
+    return double
+
+
+def bits(array):
+    """The bits of float32: unlike ==, they tell -0 from 0."""
+    return np.ascontiguousarray(array).view(np.uint32)
+
+
+def feed(engine, texts, positions, order, calls, context):
+    """Logits (T, V) of each text, its tokens arriving in the order of `order` (sequence numbers), cut into `calls` calls."""
+    engine.reset(len(texts), context)
+    seen, rows = [0] * len(texts), [[] for _ in texts]
+    for part in np.array_split(order, calls):
+        places = []
+        for s in part:
+            places.append((s, seen[s]))
+            seen[s] += 1
+        logits = engine.forward([texts[s][i] for s, i in places], part, [positions[s][i] for s, i in places])
+        for s, row in zip(part, logits):
+            rows[s].append(row)
+    return [np.array(row) for row in rows]
+
+
+def refused(match, function, *arguments, **named):
+    with pytest.raises(MinitronError, match=match) as caught:
+        function(*arguments, **named)
+    assert str(caught.value) and "\n" not in str(caught.value)
+
+
+def constant(name):
+    """A number in run.c's enums, such as CHUNK = 1024"""
+    return int(re.search(rf"\b{name} = (\d+)", (ROOT / "run.c").read_text(encoding="utf-8"))[1])

@@ -13,72 +13,22 @@ import threading
 
 import numpy as np
 import pytest
-from helpers import random_config
+from helpers import LETTERS, SMALL, bits, constant, feed, in_double, random_config, random_weights, refused
 
 from minitron import Engine, model, sampler
 from minitron.config import ModelConfig
 from minitron.engine import ROOT, ffi, library
 from minitron.errors import MinitronError
 from minitron.export import Vocabulary, model_bytes
-from minitron.params import Params
 
 # only where it was never built: a library that is stale or broken has to fail
 pytestmark = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")), reason="the engine is not built: run make")
 
-CHUNK = 240             # run.c's: tokens beyond this many go through the layers in another pass
-SMALL = ModelConfig(dim=16, layers=2, heads=4, kv_heads=2, head_dim=6, ffn_dim=24, vocab=8).resolve()
-LETTERS = [bytes([byte]) for byte in b"abcdefgh"]
+LENGTH = 64             # tokens of the longest text, where there are many
 SAMPLINGS = [           # temperature, top_k, top_p, min_p
     (1.0, 0, 1.0, 0.0), (0.7, 0, 1.0, 0.0), (1.6, 3, 1.0, 0.0), (1.0, 1, 1.0, 0.0), (1.3, 0, 0.8, 0.0), (1.0, 0, 1e-6, 0.0),
     (2.0, 0, 1.0, 0.3), (1.0, 0, 1.0, 1.0), (1.5, 5, 0.9, 0.05), (1e-3, 0, 1.0, 0.0), (50.0, 7, 0.99, 0.0),
 ]
-
-
-def random_weights(config, seed):
-    """Weights of both signs, norms among them, that keep rounding errors small: no embedding is near 0, where a norm would
-    magnify them, and layers write into the residual stream as gently as before training (params.init)."""
-    rng, p = np.random.default_rng(seed), Params(config)
-    for name, tensor in p.tensors().items():
-        if name.startswith(("norm", "embed")):
-            tensor[...] = rng.choice([-1, 1], tensor.shape) * rng.uniform(0.5, 1.5, tensor.shape)
-        else:
-            scale = (2 * config.layers) ** -0.5 if name in ("wo", "w2") else 1
-            tensor[...] = rng.uniform(-1, 1, tensor.shape) * scale * tensor.shape[-1] ** -0.5
-    return p
-
-
-@pytest.fixture
-def build(tmp_path):
-    """build(config, ...) -> an Engine with random weights, closed after the test, and these weights."""
-    engines = []
-
-    def build(config, seed=0, pieces=None, context=64, bos=None, eos=None, threads=1):
-        p, path = random_weights(config, seed), tmp_path / f"{len(engines)}.bin"
-        pieces = pieces or [token.to_bytes(1 + (token > 255), "big") for token in range(config.vocab)]
-        path.write_bytes(model_bytes(config, p, Vocabulary(pieces, context, bos, eos, 1.0), {}))
-        engines.append(Engine(path, threads))
-        return engines[-1], p
-
-    yield build
-    for engine in engines:
-        engine.close()
-
-
-@pytest.fixture
-def letters(build):
-    """An engine whose eight tokens are the letters a to h, with a context of 12."""
-    return build(SMALL, pieces=LETTERS, context=12)[0]
-
-
-def in_double(config, p):
-    double = Params(config, np.float64)
-    double.flat[:] = p.flat
-    return double
-
-
-def bits(array):
-    """The bits of float32: unlike ==, they tell -0 from 0."""
-    return np.ascontiguousarray(array).view(np.uint32)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -90,26 +40,11 @@ def test_logits_are_those_of_numpy_in_double(build, seed):
     # pass near 0 together, where a norm magnifies rounding errors.
     rng, config = np.random.default_rng(seed), random_config(seed)
     engine, p = build(config, seed)
-    tokens = rng.integers(0, config.vocab, (rng.integers(1, 5), rng.integers(1, CHUNK)))
+    tokens = rng.integers(0, config.vocab, (rng.integers(1, 5), rng.integers(1, LENGTH)))
     positions = rng.integers(0, 10**5, tokens.shape) if seed % 2 else None
     expected = model.logits(in_double(config, p), config, tokens, positions)
     tolerance = 1e-5 if config.dim > 3 else 2e-4
     assert np.max(abs(engine.logits(tokens, positions) - expected)) < tolerance * max(1, np.max(abs(expected)))
-
-
-def feed(engine, texts, positions, order, calls, context):
-    """Logits (T, V) of each text, its tokens arriving in the order of `order` (sequence numbers), cut into `calls` calls."""
-    engine.reset(len(texts), context)
-    seen, rows = [0] * len(texts), [[] for _ in texts]
-    for part in np.array_split(order, calls):
-        places = []
-        for s in part:
-            places.append((s, seen[s]))
-            seen[s] += 1
-        logits = engine.forward([texts[s][i] for s, i in places], part, [positions[s][i] for s, i in places])
-        for s, row in zip(part, logits):
-            rows[s].append(row)
-    return [np.array(row) for row in rows]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -117,7 +52,6 @@ def test_bits_do_not_depend_on_batch_or_calls(build, seed):
     rng, config = np.random.default_rng(seed), random_config(seed)
     engine, _ = build(config, seed)
     lengths = rng.integers(1, 60, 5)
-    lengths[0] = CHUNK + 9              # this one is longer than a pass by itself
     texts = [rng.integers(0, config.vocab, length) for length in lengths]
     positions = [rng.integers(0, 1000, length) if seed % 2 else np.arange(length) for length in lengths]
     alone = [feed(engine, [text], [ids], [0] * len(text), len(text), len(text))[0] for text, ids in zip(texts, positions)]
@@ -133,15 +67,32 @@ def test_bits_do_not_depend_on_batch_or_calls(build, seed):
 def test_bits_do_not_depend_on_threads(build):
     config = ModelConfig(dim=64, layers=2, heads=4, kv_heads=2, head_dim=16, ffn_dim=128, vocab=9000).resolve()
     work = re.search(r"THREAD_WORK = 1 << (\d+)", (ROOT / "run.c").read_text(encoding="utf-8"))
-    # the head passes it even for one token, and the attention of a full pass does
-    assert config.vocab * config.dim > 2 ** int(work[1]) and CHUNK * config.heads * config.head_dim * 140 > 2 ** int(work[1])
+    assert config.vocab * config.dim > 2 ** int(work[1])        # the head passes it even for one token
     tokens = np.random.default_rng(0).integers(0, config.vocab, (2, 210))
     wanted = np.zeros(tokens.shape, bool)
     wanted[:, ::30] = True
+    long = np.arange(900)[None]         # much attention, whose heads threads share
     results = []
     for threads in (1, 2, 3):
         engine, _ = build(config, threads=threads)
-        results.append([engine.logits(tokens, wanted=wanted), engine.logits([[5]])])
+        results.append([engine.logits(tokens, wanted=wanted), engine.logits([[5]]), engine.logits(long, wanted=long % 30 == 0)])
+    for result in results[1:]:
+        assert all(np.array_equal(bits(one), bits(other)) for one, other in zip(results[0], result))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_long_texts(build, seed):
+    """Several chunks (see run.c), with borders that fall anywhere: still NumPy's logits, and still the same bits."""
+    rng, config = np.random.default_rng(seed), random_config(seed + 20)
+    length = 3 * constant("CHUNK") + 101
+    texts = [rng.integers(0, config.vocab, length), rng.integers(0, config.vocab, 7)]
+    positions = [np.arange(length), np.arange(7)]
+    engine, p = build(config, seed, context=length)
+    expected = model.logits(in_double(config, p), config, texts[0][None])[0]
+    ordered, middle = np.repeat([1, 0], [7, length]), np.repeat([0, 1, 0], [500, 7, length - 500])
+    results = [feed(engine, texts, positions, order, calls, length) for order, calls in [(ordered, 1), (middle, 1), (middle, 3)]]
+    tolerance = 1e-5 if config.dim > 3 else 2e-4
+    assert np.max(abs(results[0][0] - expected)) < tolerance * max(1, np.max(abs(expected)))
     for result in results[1:]:
         assert all(np.array_equal(bits(one), bits(other)) for one, other in zip(results[0], result))
 
@@ -149,11 +100,32 @@ def test_bits_do_not_depend_on_threads(build):
 def test_wanted_chooses_rows(build):
     rng = np.random.default_rng(0)
     engine, _ = build(SMALL)
-    tokens = rng.integers(0, SMALL.vocab, (3, CHUNK))
+    tokens = rng.integers(0, SMALL.vocab, (constant("BATCH") // 30, 40))        # more than a batch
     everything = engine.logits(tokens)
     for share in (0, 0.1, 0.5, 1):
         wanted = rng.random(tokens.shape) < share
         assert np.array_equal(bits(engine.logits(tokens, wanted=wanted)), bits(everything[wanted]))
+
+
+@pytest.mark.parametrize("batch, time", [(1, 1), (3, 700), (7, 513), (700, 3), (1100, 1), (33, 64)])
+def test_many_sequences(build, batch, time):
+    """Logits of whole sequences are those of each alone, bit for bit, whatever batches and threads they are spread over."""
+    rng = np.random.default_rng(0)
+    tokens, positions = rng.integers(0, SMALL.vocab, (batch, time)), rng.integers(0, 900, (batch, time))
+    wanted = rng.random(tokens.shape) < 0.3
+    engines = [build(SMALL, threads=threads)[0] for threads in (1, 2, 3)]
+    everything = engines[0].logits(tokens, positions)
+    for row in {0, batch // 2, batch - 1}:
+        engines[0].reset(1, time)
+        assert np.array_equal(bits(engines[0].forward(tokens[row], positions=positions[row])), bits(everything[row]))
+    for engine in engines:
+        assert np.array_equal(bits(engine.logits(tokens, positions)), bits(everything))
+        assert np.array_equal(bits(engine.logits(tokens, positions, wanted)), bits(everything[wanted]))
+        for place in {0, batch - 1}:                    # one of many is refused, and the engine goes on
+            bad = tokens.copy()
+            bad[place, -1] = 8
+            refused("token 8 is not in the vocabulary", engine.logits, bad, positions)
+        assert np.array_equal(bits(engine.logits(tokens[:1], positions[:1])), bits(everything[:1]))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -319,12 +291,6 @@ def test_every_byte_round_trips(build):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What is refused
-
-def refused(match, function, *arguments, **named):
-    with pytest.raises(MinitronError, match=match) as caught:
-        function(*arguments, **named)
-    assert str(caught.value) and "\n" not in str(caught.value)
-
 
 @pytest.mark.parametrize("text, byte", [
     ("abXc", "byte 2, 'X'"), ("a\n", "byte 1, 0x0a"), ("\u00e9", "byte 0, 0xc3"), (b"\x00", "byte 0, 0x00"),

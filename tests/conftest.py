@@ -1,0 +1,50 @@
+"""Engines for the tests: model files with random weights, and libraries that make has not built."""
+import shutil
+import subprocess
+
+import pytest
+from helpers import LETTERS, SMALL, random_weights
+
+from minitron import Engine
+from minitron import engine as module
+from minitron.environment import ROOT
+from minitron.export import FLOAT32, Vocabulary, model_bytes, read_model
+
+
+@pytest.fixture
+def build(tmp_path):
+    """build(config, ...) -> an Engine with random weights or p, closed after the test, and the weights as its file holds them."""
+    engines = []
+
+    def build(config, seed=0, pieces=None, context=64, bos=None, eos=None, threads=1, dtype=FLOAT32, p=None):
+        p, path = random_weights(config, seed) if p is None else p, tmp_path / f"{len(engines)}.bin"
+        pieces = pieces or [token.to_bytes(1 + (token > 255), "big") for token in range(config.vocab)]
+        path.write_bytes(model_bytes(config, p, Vocabulary(pieces, context, bos, eos, 1.0), {}, dtype))
+        engines.append(Engine(path, threads))
+        return engines[-1], p if dtype == FLOAT32 else read_model(path)[1]
+
+    yield build
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture
+def letters(build):
+    """An engine whose eight tokens are the letters a to h, with a context of 12."""
+    return build(SMALL, pieces=LETTERS, context=12)[0]
+
+
+@pytest.fixture
+def built(tmp_path, monkeypatch):
+    """built(compiler, flags): from here to the test's end Engine uses a library that is built so."""
+    def built(compiler, *flags, source=ROOT / "run.c"):
+        if not shutil.which(compiler):
+            pytest.skip(f"{compiler} is not installed")
+        module.library()                    # which reads the declarations
+        path = tmp_path / "library.so"
+        always = ["-std=c11", "-ffp-contract=off", "-DMINITRON_LIB", "-shared", "-fPIC", "-w"]     # the Makefile's, but for -O3
+        subprocess.run([compiler, *always, *flags, source, "-o", path, "-lm"], check=True)
+        lib = module.ffi.dlopen(str(path))
+        monkeypatch.setattr(module, "library", lambda: lib)
+
+    return built
