@@ -44,6 +44,24 @@ lint: .venv-test/ready          ## ruff, and the compilers' warnings as errors
 	$(PYTHON) -m minitron.environment create .venv-test numpy cffi tqdm pytest autograd ruff
 	@touch $@
 
+# Findings, and what it learns, stay in build/fuzz/; `make fuzz SECONDS=600` goes on from there.
+SECONDS = 60
+FUZZ = clang -std=c11 -O1 -g $(WARNINGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+fuzz:                           ## attack the loader, the tokenizer and the API with libFuzzer, SECONDS=60 each; needs clang
+	@mkdir -p build/fuzz
+	@echo 'int LLVMFuzzerTestOneInput(const char *p, long n) { return !p + !n; }' > build/fuzz/probe.c
+	@$(FUZZ) build/fuzz/probe.c -o build/fuzz/probe 2>/dev/null || \
+	  { echo "make fuzz needs clang with libFuzzer.  On Debian or Ubuntu: sudo apt install clang"; exit 1; }
+	@for t in loader encode generate; do \
+	  mkdir -p build/fuzz/corpus-$$t; \
+	  $(FUZZ) tests/fuzz/$$t.c -o build/fuzz/$$t -lm && \
+	  ASAN_OPTIONS=quarantine_size_mb=8 build/fuzz/$$t -max_total_time=$(SECONDS) -max_len=4096 -timeout=20 -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/$$t- build/fuzz/corpus-$$t tests/fuzz/corpus/$$t || exit 1; done
+
+coverage:                       ## lines and branches of run.c that the tests reach, and those that they do not; needs gcc
+	@command -v gcov >/dev/null || { echo "make coverage needs gcc and gcov.  On Debian or Ubuntu: sudo apt install gcc"; exit 1; }
+	$(PYTHON) tests/coverage.py $(NATIVE)
+
 bench:                          ## training speed: against PyTorch and JAX where installed, op by op, trick by trick; 15 minutes
 	$(PYTHON) bench/train.py
 	$(PYTHON) bench/where.py
@@ -69,8 +87,8 @@ $(PROBED): Makefile
 	@rm -f build/probe build/openmp.c build/plain.c
 
 # The flags are needed, and probed, only where something is compiled; `make clean` must not probe.
-ifneq ($(filter run lib test $(LIBRARY),$(MAKECMDGOALS)),)
+ifneq ($(filter run lib test coverage $(LIBRARY),$(MAKECMDGOALS)),)
 include $(PROBED)
 endif
 
-.PHONY: all engine python lib test lint bench clean help
+.PHONY: all engine python lib test lint fuzz coverage bench clean help

@@ -495,12 +495,15 @@ typedef struct {
     const uint8_t *memory;
 } source;
 
-static uint64_t take(source *from, uint8_t *to, uint64_t size)
+static int32_t take(mt_engine *e, source *from, uint8_t *to, uint64_t size)
 {
-    if (from->file) return fread(to, 1, size, from->file);
-    memcpy(to, from->memory, size);
-    from->memory += size;
-    return size;
+    if (!from->file && size) {
+        memcpy(to, from->memory, size);
+        from->memory += size;
+    }
+    if (!from->file) return MT_OK;
+    if (fread(to, 1, size, from->file) == size) return MT_OK;
+    return fail(e, MT_FILE, "reading stopped early: %s", ferror(from->file) ? strerror(errno) : "the file has become shorter");
 }
 
 static void add_words(const uint8_t *p, uint64_t size, uint64_t *a, uint64_t *b)
@@ -513,8 +516,9 @@ static int32_t read_model(mt_engine *e, source *from, uint64_t size)
 {
     uint8_t first[HEADER] = {0};
     sizes s = {0};
-    uint64_t got = take(from, first, size < HEADER ? size : HEADER), a = 0, b = 0;
-    int32_t status = read_header(e, first, got < HEADER ? got : size, &s);
+    uint64_t a = 0, b = 0;
+    int32_t status = take(e, from, first, size < HEADER ? size : HEADER);
+    if (!status) status = read_header(e, first, size, &s);
     if (status) return status;
     e->bytes = size < SIZE_MAX / 2 ? aligned_alloc(64, size + 4 * PANEL) : NULL;    // tile reads up to a panel too far
     if (!e->bytes) return fail(e, MT_MEMORY, "no memory for %llu bytes", (unsigned long long)size);
@@ -524,9 +528,7 @@ static int32_t read_model(mt_engine *e, source *from, uint64_t size)
     add_words(first, HEADER - 16, &a, &b);
     for (uint64_t start = HEADER, part = 1 << 18; start < size; start += part) {
         if (part > size - start) part = size - start;
-        if (take(from, e->bytes + start, part) != part)
-            return fail(e, MT_FILE, "reading stopped early: %s",
-                        ferror(from->file) ? strerror(errno) : "the file has become shorter");
+        if (take(e, from, e->bytes + start, part)) return MT_FILE;
         add_words(e->bytes + start, part, &a, &b);      // while they still are in the cache
     }
     return load(e, &s, a, b);
@@ -1257,6 +1259,7 @@ static int32_t run_copy(mt_engine *e, work_on *work, void *task)
     double *weight = malloc(V * sizeof(double));
     int32_t *order = malloc(V * sizeof(int32_t));
     if (copy && weight && order) {
+        #pragma omp critical        // e->error may be written to meanwhile
         *copy = *e;
         copy->length = NULL;
         copy->keys = copy->values = copy->x = copy->n = copy->u = copy->y = copy->scores = copy->turns = NULL;
@@ -1291,16 +1294,17 @@ static int32_t run_copies(mt_engine *e, work_on *work, void *task)
 }
 
 // The next number below `count`, or -1
-static int32_t take_next(int32_t *next, int32_t count)
+static int32_t take_next(int64_t *next, int32_t count)
 {
-    int32_t mine;
+    int64_t mine;
     #pragma omp atomic capture
     mine = (*next)++;
-    return mine < count ? mine : -1;
+    return mine < count ? (int32_t)mine : -1;
 }
 
 typedef struct {                // what mt_logits is to do
-    int32_t batches, next, count, time, sequences;      // sequences: of a batch
+    int64_t next;
+    int32_t batches, count, time, sequences;            // sequences: of a batch
     const int32_t *tokens, *positions;
     const uint8_t *wanted;
     float *logits;
@@ -1320,7 +1324,8 @@ static int32_t read_some(mt_engine *e, void *task)
         status = mt_reset(e, r->sequences, r->time);
         if (!status)
             status = mt_forward(e, n * r->time, r->tokens + start, sequence, r->positions ? r->positions + start : NULL,
-                                r->wanted ? r->wanted + start : NULL, r->logits + rows * (size_t)e->config.vocab);
+                                r->wanted ? r->wanted + start : NULL,
+                                r->logits ? r->logits + rows * (size_t)e->config.vocab : NULL);
     }
     free(sequence);
     return status;
@@ -1334,7 +1339,7 @@ int32_t mt_logits(mt_engine *e, int32_t count, int32_t time, const int32_t *toke
     reading r = {.count = count, .time = time, .tokens = tokens, .positions = positions, .wanted = wanted, .logits = logits};
     r.sequences = time < BATCH ? BATCH / time : 1;
     if (r.sequences > count) r.sequences = count;
-    r.batches = (count + r.sequences - 1) / r.sequences;
+    r.batches = (count - 1) / r.sequences + 1;
     return r.batches > 1 ? run_copies(e, read_some, &r) : read_some(e, &r);
 }
 
@@ -1474,7 +1479,8 @@ int32_t mt_sample(mt_engine *e, const float *logits, const mt_sampling *how, uin
 // there is always work for whole tiles.
 
 typedef struct {                // the task, and what is left of it
-    int32_t count, most, room, next;
+    int64_t next;
+    int32_t count, most, room;
     int32_t sequences;          // that one engine keeps going
     const int32_t *prompts, *lengths, *stop;
     int64_t *starts;            // (count) where each prompt begins in prompts
@@ -1779,7 +1785,9 @@ static int print_info(const mt_engine *e, const char *path)
            c->layers, c->heads, c->head_dim, c->kv_heads, c->ffn_dim, c->vocab, c->context);
     printf("%s attention, rope theta %g, norm eps %g, %s head%s\n", c->linear ? "linear" : "softmax", (double)c->rope_theta,
            (double)c->norm_eps, c->tied ? "tied" : "untied", c->qk_norm ? ", norms on queries and keys" : "");
-    printf("temperature %g unless -t is given\n%.*s\n", (double)c->temperature, (int)e->provenance_size, e->provenance);
+    printf("temperature %g unless -t is given\n", (double)c->temperature);
+    fwrite(e->provenance, 1, e->provenance_size, stdout);
+    putchar('\n');
     return MT_OK;
 }
 
@@ -1843,7 +1851,7 @@ static int32_t converse(mt_engine *e, const options *o)
         fflush(stdout);
         ssize_t size = getline(&line, &room, stdin);
         if (size < 0) break;
-        if (size && line[size - 1] == '\n') size--;
+        if (line[size - 1] == '\n') size--;
         if (generate(e, o, line, size)) complain(0, mt_error(e));
     }
     putchar('\n');
@@ -1947,10 +1955,8 @@ static int32_t score_text(mt_engine *e, const char *text, int64_t size)
     if (status) return status;
     const double n = (double)sum.tokens, mean = sum.nll / n, variance = sum.square / n - mean * mean;
     const double error = sqrt((variance > 0 ? variance : 0) / n);
-    printf("%lld tokens: nll %.5f +- %.5f, perplexity %.4f +- %.4f", (long long)sum.tokens, mean, error, exp(mean),
-           exp(mean) * error);
-    if (sum.bytes > 0) printf(", bits a byte %.5f +- %.5f", sum.nll / log(2) / sum.bytes, error * n / log(2) / sum.bytes);
-    putchar('\n');
+    printf("%lld tokens: nll %.5f +- %.5f, perplexity %.4f +- %.4f, bits a byte %.5f +- %.5f\n", (long long)sum.tokens,
+           mean, error, exp(mean), exp(mean) * error, sum.nll / log(2) / sum.bytes, error * n / log(2) / sum.bytes);
     return MT_OK;
 }
 
@@ -1963,22 +1969,18 @@ static double seconds(void)
 
 enum { BENCH_TOKENS = 512 };     // at the most, of a prompt and of a text in bench
 
-// Read a prompt `step` tokens at a time, again and again for a second.  -> tokens a second
-static int32_t time_forward(mt_engine *e, int32_t count, int32_t step, const int32_t *tokens, float *logits, double *rate)
+// Read a text `step` tokens at a time, again and again for a second.  -> tokens a second
+static double time_forward(mt_engine *e, int32_t count, int32_t step, const int32_t *tokens, float *logits)
 {
     const double start = seconds();
-    int32_t status = MT_OK;
     double done = 0, passed = 0;
-    for (; passed < 1 && !status; passed = seconds() - start, done += count) {
+    uint8_t wanted[BENCH_TOKENS] = {0};
+    wanted[step - 1] = 1;
+    for (; passed < 1; passed = seconds() - start, done += count) {
         mt_rewind(e, 0, 0);
-        for (int32_t t = 0; t < count && !status; t += step) {
-            uint8_t wanted[BENCH_TOKENS] = {0};
-            wanted[step - 1] = 1;
-            status = mt_forward(e, step, tokens + t, NULL, NULL, wanted, logits);
-        }
+        for (int32_t t = 0; t < count; t += step) mt_forward(e, step, tokens + t, NULL, NULL, wanted, logits);
     }
-    *rate = done / passed;
-    return status;
+    return done / passed;
 }
 
 static int32_t bench(mt_engine *e)
@@ -1988,10 +1990,9 @@ static int32_t bench(mt_engine *e)
     float *logits = new_floats((uint64_t)c->vocab, 1, 1);
     int32_t tokens[BENCH_TOKENS], status = logits ? mt_reset(e, 1, c->context) : fail(e, MT_MEMORY, "no memory for logits");
     for (int32_t i = 0; i < count; i++) tokens[i] = i * 7 % c->vocab;
-    double prefill = 0, decode = 0, bytes, number = weights_of(e, &bytes);
-    if (!status) status = time_forward(e, count, count, tokens, logits, &prefill);
-    if (!status) status = time_forward(e, count, 1, tokens, logits, &decode);
     if (!status) {
+        double bytes, number = weights_of(e, &bytes);
+        double prefill = time_forward(e, count, count, tokens, logits), decode = time_forward(e, count, 1, tokens, logits);
         uint64_t hash = 14695981039346656037u;                  // FNV-1a, of the last logits' bits
         for (size_t i = 0; i < 4 * (size_t)c->vocab; i++) hash = (hash ^ ((uint8_t *)logits)[i]) * 1099511628211u;
         printf("prefill: %.0f tokens a second, %.1f GFLOP/s (%d at a time)\n", prefill, 2e-9 * prefill * number, count);
