@@ -62,7 +62,9 @@ coverage:                       ## lines and branches of run.c that the tests re
 	@command -v gcov >/dev/null || { echo "make coverage needs gcc and gcov.  On Debian or Ubuntu: sudo apt install gcc"; exit 1; }
 	$(PYTHON) tests/coverage.py $(NATIVE)
 
-bench:                          ## training speed: against PyTorch and JAX where installed, op by op, trick by trick; 15 minutes
+bench: engine                   ## speed: the engine's; training against PyTorch and JAX where installed, op by op; 20 minutes
+	$(PYTHON) bench/engine.py
+	$(PYTHON) bench/engine_tricks.py
 	$(PYTHON) bench/train.py
 	$(PYTHON) bench/where.py
 	$(PYTHON) bench/tricks.py

@@ -91,11 +91,16 @@ def write_models(shape, folder):
         export.write_model(folder / name, config, p, vocabulary, {}, dtype)
 
 
+def compiler_flags():
+    """What make has found out about the compiler"""
+    lines = next((ROOT / "build").glob("flags-*.mk")).read_text(encoding="utf-8").splitlines()
+    return [flag for line in lines for flag in line.split(" =", 1)[1].split()]
+
+
 def limits(folder):
     """read.c, compiled as run.c is"""
-    flags = dict(line.split(" =", 1) for line in next((ROOT / "build").glob("flags-*.mk")).read_text().splitlines())
-    command = ["cc", "-O3", *flags["NATIVE"].split(), *flags["OPENMP"].split(), "-shared", "-fPIC", "-o", str(folder / "read.so")]
-    subprocess.run([*command, str(ROOT / "bench" / "read.c")], check=True)
+    command = ["cc", "-O3", *compiler_flags(), "-shared", "-fPIC", str(ROOT / "bench" / "read.c")]
+    subprocess.run([*command, "-o", str(folder / "read.so")], check=True)
     ffi = FFI()
     ffi.cdef("float read_memory(const float *, uint64_t, int, int); uint64_t read_file(const char *, uint64_t);")
     return ffi, ffi.dlopen(str(folder / "read.so"))
