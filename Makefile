@@ -4,7 +4,7 @@
 PYTHON ?= $(shell for p in python python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 WARNINGS = -Wall -Wextra -Wconversion -Wshadow -Wpedantic -Wno-unknown-pragmas
 # Not -Ofast, not -ffast-math: a library built so makes the whole Python process flush small numbers to zero.
-# -ffp-contract=off only allows fused multiply-adds, which -std=c11 would forbid.
+# -ffp-contract=off: run.c writes out its fused multiply-adds; a compiler that fused others would change bits.
 CFLAGS = -std=c11 -O3 -ffp-contract=off $(WARNINGS)
 LIBRARY = build/libminitron.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 # What this compiler can do, found out by compiling and linking: NATIVE and OPENMP.

@@ -4,18 +4,20 @@
    mathematics, the forward pass, the tokenizer, the sampler, the command line.  minitron/model.py is the same model in
    NumPy, with the same names; the tests hold the two equal at every position.
 
-       cc -O3 -march=native run.c -o run -lm                  the program; make does this, with threads where it can
-       cc -DMINITRON_LIB -shared -fPIC run.c -o libminitron.so -lm       the library, without main
+       cc -O3 -march=native -ffp-contract=off run.c -o run -lm      the program; make does this, with threads where it can
+       cc ... -DMINITRON_LIB -shared -fPIC run.c -o libminitron.so -lm       the library, without main
        cc -DSLOW ...                                          each fast loop replaced by its plain twin beside it
 
    Two ideas that NumPy's forward does not have:
    - the key/value cache: a token's keys and values depend on no later token, so they are kept, and a new token
      costs one pass through the weights instead of a pass for the whole text;
-   - panels: nearly all time goes into sums over k of x[k] * w[i][k].  Stored as panels, 64 outputs i side by side, such
-     sums are 64 independent ones that a compiler keeps in vector registers (see tile).  Weights, keys and values all lie so.
+   - panels: nearly all time goes into sums over k of x[k] * w[i][k].  Stored as panels, PANEL outputs i side by side (64 with
+     AVX-512, else 32), these are independent sums that a compiler keeps in vector registers (see tile).  Weights, keys and
+     values all lie so.
 
    Each output is one sum, over k = 0, 1, 2 ..., by fused multiply-adds that are written out.  So its bits depend on nothing else:
-   not on the batch it is in, not on calls or threads, and not on the compiler where the processor has such instructions.
+   not on the batch it is in, not on calls or threads; nor, built for a processor with such instructions and -ffp-contract=off,
+   on the compiler.
 
    Dimension key, as in minitron/ops.py: B sequences, T time, D dim, H heads, G key/value heads, K head width,
    F feed-forward width, L layers, V vocabulary, and here S slots of a sequence's cache.
@@ -38,19 +40,23 @@
                    An empty piece cannot be written in a prompt; no two others are equal.
        provenance  JSON in printable ASCII: the task, the configuration and the key of the run that made the file.
        tensors     each begun at a multiple of 64 bytes from the block's start, a matrix as (out, in), norms as float32:
-                   embed (V, D), norm1 (L, D), wqkv (L, (H+2G)K, D), wo (L, D, HK),
+                   embed (V, D), norm1 (L, D), wqkv (L, (H+2G)K, D) is queries over keys over values, wo (L, D, HK),
                    norm_q (L, K), norm_k (L, K)                        with flag 2
                    norm2 (L, D), w13 (L, 2F, D), w2 (L, D, F)          with F > 0; w13 is gate over up
                    norm_f (D), head (V, D)                             head without flag 1
                    With dtype 1 a matrix (L, out, in) is two tensors: int8 q (L, out, in), then float32 scale
                    (L, out, ceil(in/64)), and means w[i][k] = q[i][k] * scale[i][k/64].  A last group may be shorter than 64.
 
-   Rotary positions turn the channel pairs (2j, 2j+1) of a head by position * theta^(-2j/K).
+       limits      layers <= 2^12; dim, ffn_dim, heads * head_dim <= 2^16; 2 <= vocab <= 2^20; context <= 2^20; head_dim even;
+                   kv_heads divides heads; rope_theta <= 1e12, 0 < norm_eps <= 1, temperature <= 100
+
+   Query head h uses key/value head h / (H/G).  Queries and keys are normed (flag 2), then turned, queries then times K^-0.5.
+   Rotary positions turn the channel pairs (2j, 2j+1) of a head by position * theta^(-2j/K).  Linear attention leaves out softmax.
    Checksum: the file as u64 words without words 30 and 31;  a = sum of words, b = sum of all values that a took on the way,
    both modulo 2^64 (Fletcher 1982).  A change of one word always changes a, an exchange of words nearly always b.
 
    A file is untrusted.  Every size is computed in 64 bits from the header and compared with the file before any pointer
-   is formed.  Loading takes the file's size in memory, 44 bytes a token, and room for one panel; mt_reset what it says it takes.
+   is formed.  Loading takes the file's size in memory, 44 bytes a piece, and room for one panel; mt_reset what it says it takes.
 */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
@@ -66,6 +72,8 @@
 #include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
+#else
+static int omp_get_thread_num(void) { return 0; }
 #endif
 
 // API-BEGIN  (Python's cffi reads from here to API-END, so that there is no second declaration that could drift)
@@ -107,7 +115,8 @@ uint64_t mt_parameters(const mt_engine *engine);
 void mt_set_threads(mt_engine *engine, int32_t threads);
 
 // Make room for `sequences` empty sequences of up to `context` tokens: 8*L*G*K bytes a token (K and context rounded up to 16),
-// 4*K + 24 bytes a token of one sequence and thread, and working space for 240 tokens.
+// (4*K + 24*threads) bytes a token of one sequence, and working space for 240 tokens.  mt_score takes 960*V bytes more;
+// mt_logits and mt_generate take all this for each thread.
 int32_t mt_reset(mt_engine *engine, int32_t sequences, int32_t context);
 
 // Tokens in a sequence, -1 if there is no such sequence; and forget all but the first `length` of them.
@@ -134,8 +143,8 @@ int32_t mt_score(mt_engine *engine, int32_t count, const int32_t *tokens, const 
 int32_t mt_attention(mt_engine *engine, int32_t count, const int32_t *tokens, const int32_t *sequences,
                      const int32_t *positions, int32_t layer, int32_t head, float *weights);
 
-// Logits of `count` whole sequences of `time` tokens from their beginnings; arguments as above, (count, time) each.  The
-// fastest way to evaluate a model.  What sequences there were is lost.
+// Logits of `count` whole sequences of `time` tokens (less than 2^21) from their beginnings; arguments as above, (count, time)
+// each.  The fastest way to evaluate a model.  What sequences there were is lost.
 int32_t mt_logits(mt_engine *engine, int32_t count, int32_t time, const int32_t *tokens, const int32_t *positions,
                   const uint8_t *wanted, float *logits);
 
@@ -1033,12 +1042,8 @@ static void attend(mt_engine *e, size_t layer, const chunk *c, int h, int t, int
 }
 
 // attend for heads h0..h1-1 and all tokens, in runs of one sequence.  A run's heads follow each other, as they do in the cache.
-static void attend_all(mt_engine *e, size_t layer, const chunk *c, int h0, int h1)
+static void attend_all(mt_engine *e, size_t layer, const chunk *c, int h0, int h1, int thread)
 {
-    int thread = 0;
-#ifdef _OPENMP
-    if (e->team > 1) thread = omp_get_thread_num();     // an engine without a team may itself be run by one thread of many
-#endif
     float *scores = e->scores + (size_t)thread * TILE * round_up((size_t)e->context);
     for (int t = 0, end; t < c->count; t = end) {
         for (end = t + 1; end < c->count && end < t + TILE && c->sequence[end] == c->sequence[t];) end++;
@@ -1079,7 +1084,7 @@ static void forward_chunk(mt_engine *e, const chunk *c)
             float *q = u + (size_t)t * qkv, *k = q + HK, *v = k + (size_t)G * K;
             const int known = c->position[t] < e->context;
             float *turn = e->turns + (size_t)(known ? c->position[t] : e->context) * K;
-            if (!known) fill_turns(o, turn, c->position[t], 1);
+            if (!known) fill_turns(o, turn, c->position[t], 1);     // rare, so done anew in each layer
             for (int h = 0; h < H + G; h++) {           // the keys' heads follow the queries'
                 float *head = q + (size_t)h * K;
                 if (o->qk_norm) rmsnorm(head, head, (h < H ? e->w.norm_q : e->w.norm_k) + l * K, K, o->norm_eps);
@@ -1092,8 +1097,8 @@ static void forward_chunk(mt_engine *e, const chunk *c)
         // attention: each token looks at its own sequence up to itself
         if (shared(e, (double)T * (double)HK * (double)c->slot[T - 1])) {
             #pragma omp parallel for num_threads(e->team)
-            for (int h = 0; h < H; h++) attend_all(e, l, c, h, h + 1);
-        } else attend_all(e, l, c, 0, H);
+            for (int h = 0; h < H; h++) attend_all(e, l, c, h, h + 1, omp_get_thread_num());
+        } else attend_all(e, l, c, 0, H, 0);
         multiply(e, x, y, &e->w.wo, l, T, 1);
         if (!F) continue;
 
@@ -1285,6 +1290,7 @@ static int32_t run_copies(mt_engine *e, work_on *work, void *task)
 {
     int32_t status = MT_OK;
     if (e->threads == 1 || !is_small(e)) return work(e, task);
+    free_caches(e);                     // the copies have their own
     #pragma omp parallel for num_threads(e->threads) schedule(static, 1) reduction(max : status)
     for (int i = 0; i < e->threads; i++) {
         const int32_t mine = run_copy(e, work, task);
@@ -1569,6 +1575,7 @@ int32_t mt_generate(mt_engine *e, int32_t count, const int32_t *prompts, const i
         if (lengths[i] > longest) longest = lengths[i];
         generated[i] = 0;
     }
+    if (!status && count < 0) status = fail(e, MT_USAGE, "%d prompts make no sense", count);
     if (!status && most < 0) status = fail(e, MT_USAGE, "%d tokens to generate: give a number from 0 on", most);
     if (status || count < 1 || most == 0) return status;
 
@@ -1803,7 +1810,7 @@ static int32_t encode(mt_engine *e, const char *text, int64_t size, int always, 
     return status;
 }
 
-// The same for a prompt of at least one token, whose last one need not go through the model if `scored`; and room for it
+// The same for a prompt of at least one token, whose last one need not go through the model if it is only `scored`
 static int32_t encode_prompt(mt_engine *e, const char *text, int64_t size, int scored, int32_t **tokens, int64_t *count)
 {
     const int32_t context = e->config.context;
@@ -1812,7 +1819,7 @@ static int32_t encode_prompt(mt_engine *e, const char *text, int64_t size, int s
     if (*count == 0) return fail(e, MT_USAGE, "this model needs a prompt: give one with -i (--info shows an example)");
     if (*count - scored > context)
         return fail(e, MT_RUN, "the prompt is %lld tokens, the model's context %d: shorten it", (long long)*count, context);
-    return mt_reset(e, 1, context);
+    return MT_OK;
 }
 
 // Print a text and what follows it, token by token.
@@ -1823,6 +1830,7 @@ static int32_t generate(mt_engine *e, const options *o, const char *text, int64_
     int32_t token, length = 0, *tokens = NULL;
     float *logits = new_floats(2, (uint64_t)e->config.vocab, 1);
     int32_t status = logits ? encode_prompt(e, text, size, 0, &tokens, &count) : fail(e, MT_MEMORY, "no memory for logits");
+    if (!status) status = mt_reset(e, 1, e->config.context);
     if (!status) status = mt_forward(e, (int32_t)count - 1, tokens, NULL, NULL, NULL, NULL);
     if (!status) status = mt_forward(e, 1, tokens + count - 1, NULL, NULL, NULL, logits);
     if (!status) fwrite(text, 1, (size_t)size, stdout);
@@ -1886,7 +1894,8 @@ static int32_t look_into(mt_engine *e, const options *o, const char *text, int64
 {
     int64_t count = 0;
     int32_t *tokens = NULL, status = encode_prompt(e, text, size, o->what == LOGPROBS, &tokens, &count);
-    const size_t S = (size_t)e->context;
+    if (!status) status = mt_reset(e, 1, (int32_t)count);
+    const size_t S = (size_t)count;
     float *values = new_floats((uint64_t)count, o->what == ATTENTION ? S : 1, 1);
     if (!status && !values) status = fail(e, MT_MEMORY, "no memory for %lld tokens", (long long)count);
     if (!status && o->what == ATTENTION)
@@ -1918,7 +1927,7 @@ typedef struct {
 // Score tokens[1..count-1], each given those before it, in windows of the model's context.
 static int32_t score_tokens(mt_engine *e, const int32_t *tokens, int64_t count, score *sum)
 {
-    const int32_t context = e->config.context;
+    const int32_t context = count < e->config.context ? (int32_t)count : e->config.context;
     float *logprobs = new_floats((uint64_t)context, 1, 1);
     int32_t status = logprobs ? MT_OK : fail(e, MT_MEMORY, "no memory for %d tokens", context), size = 0;
     for (int64_t start = 0; start + 1 < count && !status; start += context) {

@@ -186,7 +186,7 @@ RATIOS = {"decode": "read", "score": "peak", "generate": "peak"}
 
 def measure(shape, threads, rounds, folder):
     """-> the figures of a shape on so many threads: medians of the speeds, and of the ratios to their limits"""
-    opening = load_times(folder / "model.bin", rounds) if shape.large else None
+    opening = load_times(folder / "model.bin", rounds) if shape.large and threads == 1 else None
     engines = {path.name: Engine(path, threads) for path in folder.glob("*.bin")}
     speeds = contenders(shape, threads, folder, engines)
     for speed in speeds.values():
@@ -217,7 +217,8 @@ def table(path):
         cells = [f"{f['shape']['dim']}, {f['shape']['layers']}", f["threads"]]
         for name in ("decode", "score", "generate"):
             cells += [f"{speeds[name]:.0f}", f"{100 * ratios[name]:.0f}%"] if name in speeds else ["", ""]
-        cells += [f"{ratios['int8']:.2f} times", f"{f['load']['ratio']:.2f} times"] if f["load"] else ["", ""]
+        cells.append(f"{ratios['int8']:.2f} times" if "int8" in ratios else "")
+        cells.append(f"{f['load']['ratio']:.2f} times" if f["load"] else "")
         rows.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(rows)
 

@@ -7,6 +7,7 @@ Each variant is run.c with one passage replaced, compiled as make does.  Dim 128
 means that with the trick it is 1.20 times as fast; medians of the ratios over the rounds.
 """
 import importlib.util
+import os
 import statistics
 import subprocess
 import sys
@@ -59,6 +60,9 @@ def speeds(folder, threads, lib):
 
 
 def main():
+    command = ["cc", *bench_engine.compiler_flags(), "-dM", "-E", "-x", "c", os.devnull]
+    if "__AVX512F__" not in subprocess.run(command, capture_output=True, text=True).stdout:
+        sys.exit("bench: this needs a processor with AVX-512, whose tile the first two variants change")
     bench_engine.keep_memory()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -9,6 +9,7 @@ Calls release Python's lock, so that engines in several threads run side by side
 """
 import codecs
 import itertools
+import operator
 import os
 from functools import lru_cache
 
@@ -138,6 +139,7 @@ class Engine:
 
     def score(self, tokens, targets, sequences=None, positions=None):
         """Append tokens to their sequences -> log p(target) (n,) of what follows each, in nats; NaN for a negative target."""
+        targets = integers("target", targets)
         tokens, sequences, positions, targets = self.arrays(tokens, sequences, positions, targets)
         logprobs = np.full(tokens.size, np.nan, np.float32)
         self.check(self.lib.mt_score(
@@ -150,6 +152,8 @@ class Engine:
 
         prompts and continuations: lists, of text or of lists of tokens.  An empty prompt stands for the model's bos token.
         """
+        if isinstance(prompts, (str, bytes)) or isinstance(continuations, (str, bytes)):
+            raise MinitronError("give a list of prompts and a list of continuations, not one text")
         if len(prompts) != len(continuations):
             raise MinitronError(f"{len(prompts)} prompts and {len(continuations)} continuations: give as many of both")
         prompts, tails = [self.prompt_tokens(prompt) for prompt in prompts], [self.tokens_of(tail) for tail in continuations]
@@ -176,16 +180,13 @@ class Engine:
 
         With linear attention they are the scores, which need not add up to 1.
         """
-        tokens = integers("token", tokens)
-        if tokens.ndim != 2 or tokens.size == 0:
-            raise MinitronError(f"tokens of shape {tokens.shape}: give (B, T), neither of them 0")
+        tokens, positions = whole_sequences(tokens, positions)
         batch, time = tokens.shape
-        sequences = np.repeat(np.arange(batch), time)
-        flat, sequences, positions = self.arrays(tokens.ravel(), sequences, None if positions is None else np.ravel(positions))
+        sequences = np.repeat(np.arange(batch, dtype=np.int32), time)
         weights = np.empty((batch, time, time), np.float32)
         self.reset(batch, time)
         self.check(self.lib.mt_attention(
-            self.opened(), flat.size, pointer("int32_t[]", flat), pointer("int32_t[]", sequences),
+            self.opened(), tokens.size, pointer("int32_t[]", tokens), pointer("int32_t[]", sequences),
             pointer("int32_t[]", positions), layer, head, pointer("float[]", weights)))
         return weights
 
@@ -204,13 +205,8 @@ class Engine:
 
         tokens, positions (B, T) -> (B, T, V); with wanted (B, T) bool -> (number wanted, V), in order
         """
-        tokens = integers("token", tokens)
-        if tokens.ndim != 2 or tokens.size == 0:
-            raise MinitronError(f"tokens of shape {tokens.shape}: give (B, T), neither of them 0")
+        tokens, positions = whole_sequences(tokens, positions)
         batch, time = tokens.shape
-        positions = None if positions is None else integers("position", positions)
-        if positions is not None and positions.shape != tokens.shape:
-            raise MinitronError(f"positions of shape {positions.shape} for tokens of shape {tokens.shape}: give one each")
         wanted = None if wanted is None else flags(wanted, tokens)
         logits = np.empty((tokens.size if wanted is None else np.count_nonzero(wanted), self.config["vocab"]), np.float32)
         self.check(self.lib.mt_logits(
@@ -255,7 +251,7 @@ class Engine:
         prompts = [self.prompt_tokens(prompt) for prompt in prompts]
         lengths = integers("length", [len(prompt) for prompt in prompts])
         most = self.config["context"] + 1 - int(lengths.min())     # one more than the context holds
-        check_steps(steps)
+        steps, seed = check_steps(steps), whole("seed", seed)
         most = most if steps is None else min(steps, most)
         tokens, generated = np.empty((len(prompts), most), np.int32), np.empty(len(prompts), np.int32)
         flat, stop = integers("token", np.concatenate(prompts)), None if stop is None else integers("token", stop)
@@ -273,7 +269,7 @@ class Engine:
 
         A character that is spread over several tokens comes when it is complete.  The engine does nothing else meanwhile.
         """
-        check_steps(steps)
+        steps, seed = check_steps(steps), whole("seed", seed)
         how, state = self.sampling(temperature, top_k, top_p, min_p), ffi.new("uint64_t *", seed % 2**64)
         utf8 = codecs.getincrementaldecoder("utf-8")("replace") if isinstance(prompt, str) else None
         tokens, context = self.prompt_tokens(prompt), self.config["context"]
@@ -318,9 +314,31 @@ class Engine:
         return token[0]
 
 
+def whole_sequences(tokens, positions):
+    """int32 arrays (B, T) of both, None for no positions.  Raises MinitronError."""
+    tokens = integers("token", tokens)
+    if tokens.ndim != 2 or tokens.size == 0:
+        raise MinitronError(f"tokens of shape {tokens.shape}: give (B, T), neither of them 0")
+    if positions is not None:
+        positions = integers("position", positions)
+        if positions.shape != tokens.shape:
+            raise MinitronError(f"positions of shape {positions.shape} for tokens of shape {tokens.shape}: give one each")
+    return tokens, positions
+
+
+def whole(name, value):
+    """A Python int of what is a whole number, NumPy's included.  Raises MinitronError."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise MinitronError(f"{name} {value!r} is not a whole number") from None
+
+
 def check_steps(steps):
-    if steps is not None and steps < 0:
+    """Steps as an int, None for no limit.  Raises MinitronError."""
+    if steps is not None and (steps := whole("steps", steps)) < 0:
         raise MinitronError(f"steps {steps} is negative: give the number of tokens to generate at the most")
+    return steps
 
 
 def integers(name, values):

@@ -13,6 +13,8 @@ def write_atomically(path, *parts):
     content is still there then.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise MinitronError(f"{path} cannot be written: it is not a regular file")
     temporary = path.with_name(f".{path.name}.tmp")     # one name, so that what a kill leaves is overwritten the next time
     try:
         with open(temporary, "wb") as file:

@@ -110,5 +110,5 @@ def refused(match, function, *arguments, **named):
 
 
 def constant(name):
-    """A number in run.c's enums, such as CHUNK = 1024"""
+    """A number in run.c's enums, such as CHUNK = 240"""
     return int(re.search(rf"\b{name} = (\d+)", (ROOT / "run.c").read_text(encoding="utf-8"))[1])

@@ -5,6 +5,8 @@ of run.c, not from export.py.  A file is untrusted: whatever is wrong with it, b
 accepts, so does the other.
 """
 import json
+import os
+import stat
 import struct
 from functools import lru_cache
 
@@ -17,6 +19,7 @@ from minitron.config import ModelConfig
 from minitron.engine import ROOT
 from minitron.errors import MinitronError
 from minitron.export import Vocabulary, model_bytes, read_model, write_model
+from minitron.files import write_atomically
 from minitron.params import Params, shapes
 
 NONE = 2**32 - 1
@@ -296,3 +299,10 @@ def test_unknown_flags(tmp_path, bit):
     content[48 + bit // 8] |= 1 << bit % 8
     path.write_bytes(sealed(bytes(content)))
     assert opinion(read_model, path) is None and opinion(Engine, path) is None
+
+
+def test_only_regular_files_are_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(MinitronError, match="pipe cannot be written: it is not a regular file"):
+        write_atomically(tmp_path / "pipe", b"content")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)

@@ -454,3 +454,37 @@ def test_calls_release_pythons_lock(build):
         sys.setswitchinterval(interval)
         done.set()
         thread.join()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers of other kinds, and what is none
+
+def test_numpys_whole_numbers_are_fine(letters):
+    expected = letters.generate("abc", steps=3, temperature=2, seed=5)
+    for kind in (np.int32, np.int64, np.uint64):
+        assert letters.generate("abc", steps=kind(3), temperature=2, seed=kind(5)) == expected
+        assert "".join(letters.stream("abc", steps=kind(3), temperature=2, seed=kind(5))) == expected
+    assert letters.generate("abc", steps=3, temperature=2, seed=2**64 + 5) == expected
+
+
+@pytest.mark.parametrize("named", [{"steps": 2.5}, {"steps": 2.0}, {"steps": "3"}, {"seed": 0.5}, {"seed": None}])
+def test_other_numbers_are_refused(letters, named):
+    refused("is not a whole number", letters.generate, "a", **named)
+    refused("is not a whole number", lambda: list(letters.stream("a", **named)))
+
+
+def test_arguments_that_are_missing_or_of_another_shape(letters):
+    letters.reset(1, 4)
+    refused("the targets are object", letters.score, [1], None)
+    refused("not one text", letters.logprobs, "ab", "cd")
+    refused("give one each", letters.attention, [[1, 2]], 0, 0, positions=[0, 1])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_evaluates_forgets_the_sequences(build, threads):
+    engine, _ = build(SMALL, pieces=LETTERS, threads=threads)
+    for evaluate in (lambda: engine.logits(np.zeros((64, 64), int)), lambda: engine.generate(["a"] * 40, steps=2)):
+        engine.reset(3, 7)
+        engine.forward([1, 2, 3], [2, 2, 2])
+        evaluate()
+        assert engine.length(2) != 3
