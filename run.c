@@ -168,7 +168,7 @@ const char *mt_piece(const mt_engine *engine, int32_t token, int32_t *size);    
 // API-END
 
 // Widths that suit the vector registers: tile keeps TILE * PANEL sums in them (24 of AVX-512's 32, 12 of AVX2's 16, 24 of
-// NEON's 32).  6 tokens, not 4: 1.23 times in scoring at dim 128; 7 would not fit beside the weights.
+// NEON's 32).  6 tokens, not 4: 1.22 times in scoring at dim 128; 7 would not fit beside the weights.
 #ifdef SLOW
 enum { PANEL = 32, TILE = 1 };
 #elif defined(__AVX512F__)
@@ -775,7 +775,7 @@ INLINE void tile(float *y, size_t y_step, const float *x, size_t x_step, const f
 }
 
 // The same for one token, in a form that gcc 12 and clang 14 keep in registers; with tokens = 1 above they would not (1.22 times
-// in decoding at dim 128).  What is AHEAD is asked for early (1.14 times there, where weights come from the third cache).
+// in decoding at dim 128).  What is AHEAD is asked for early (1.05 times there, where weights come from the third cache).
 INLINE void tile1(float *y, const float *x, const float *panel, size_t step, int lanes, int width, int ins, int add)
 {
     float sum[PANEL];
@@ -928,7 +928,7 @@ static void rotate(float *x, const float *turn, size_t K)
 static float exponential(float x) { return expf(x); }
 #else
 // e^x = 2^n * e^r with n = round(x / ln 2), |r| <= ln(2) / 2, and the polynomial for e^r of Cephes (Moshier 1984).  Unlike
-// expf it has no branch and no call, so a loop over it becomes vector instructions (1.55 times in scoring at dim 128).
+// expf it has no branch and no call, so a loop over it becomes vector instructions (1.51 times in scoring at dim 128).
 static inline float exponential(float x)
 {
     const float magic = 12582912;               // 1.5 * 2^23: adding it leaves n in the last bits
@@ -1230,7 +1230,7 @@ int32_t mt_attention(mt_engine *e, int32_t count, const int32_t *tokens, const i
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Many sequences at once.  Of a small model each thread runs a copy that shares only the weights, with few sequences at a
-// time, so that keys and values stay in its caches, and waits for nobody (1.16 times in scoring, 1.46 in generating on 2 threads
+// time, so that keys and values stay in its caches, and waits for nobody (1.15 times in scoring, 1.43 in generating on 2 threads
 // at dim 128).  A large one would have to be read from memory by each of them, so there threads share its products.
 
 // Weights that each token meets: their number, and their bytes
@@ -1482,7 +1482,7 @@ int32_t mt_sample(mt_engine *e, const float *logits, const mt_sampling *how, uin
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Generation for many prompts.  A window of sequences is kept going: when one ends, the next prompt takes its place, so that
-// there is always work for whole tiles.  12 of them, not 60: 1.19 times at dim 128, as keys and values stay in the caches.
+// there is always work for whole tiles.  12 of them, not 60: 1.14 times at dim 128, as keys and values stay in the caches.
 
 typedef struct {                // the task, and what is left of it
     int64_t next;

@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Thread
@@ -208,18 +209,29 @@ def measure(shape, threads, rounds, folder):
 
 
 def table(path):
-    """The figures of a file as a table"""
+    """The figures of a file as a table: the median of its runs, and in brackets the least and the most"""
     rows = ["| dim, layers | threads | decode GB/s | of reading | score GFLOP/s | of sgemm | generate GFLOP/s | of sgemm "
             "| int8 | load |", "|---|---|---|---|---|---|---|---|---|---|"]
+    runs = defaultdict(list)
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         f = json.loads(line)
-        speeds, ratios = f["speeds"], f["ratios"]
-        cells = [f"{f['shape']['dim']}, {f['shape']['layers']}", f["threads"]]
+        runs[f["shape"]["dim"], f["shape"]["layers"], f["threads"]].append(f)
+
+    def spread(values, form):
+        values = [value for value in values if value is not None]
+        if not values:
+            return ""
+        low, middle, high = (form.format(value) for value in (min(values), statistics.median(values), max(values)))
+        return middle if low == high else f"{middle} ({low} to {high})"
+
+    for (dim, layers, threads), figures in runs.items():
+        cells = [f"{dim}, {layers}", str(threads)]
         for name in ("decode", "score", "generate"):
-            cells += [f"{speeds[name]:.0f}", f"{100 * ratios[name]:.0f}%"] if name in speeds else ["", ""]
-        cells.append(f"{ratios['int8']:.2f} times" if "int8" in ratios else "")
-        cells.append(f"{f['load']['ratio']:.2f} times" if f["load"] else "")
-        rows.append("| " + " | ".join(map(str, cells)) + " |")
+            cells.append(spread([f["speeds"].get(name) for f in figures], "{:.0f}"))
+            cells.append(spread([f["ratios"].get(name) for f in figures], "{:.0%}"))
+        cells.append(spread([f["ratios"].get("int8") for f in figures], "{:.2f}"))
+        cells.append(spread([f["load"] and f["load"]["ratio"] for f in figures], "{:.2f}"))
+        rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
