@@ -1265,10 +1265,7 @@ static int32_t run_copy(mt_engine *e, work_on *work, void *task)
     int32_t *order = malloc(V * sizeof(int32_t));
     if (copy && weight && order) {
         #pragma omp critical        // e->error may be written to meanwhile
-        *copy = *e;
-        copy->length = NULL;
-        copy->keys = copy->values = copy->x = copy->n = copy->u = copy->y = copy->scores = copy->turns = NULL;
-        copy->sequences = copy->context = copy->team = 0;
+        *copy = *e;                 // which has no caches any more, see run_copies
         copy->threads = 1;
         copy->weight = weight;
         copy->order = order;

@@ -116,17 +116,10 @@ def seconds(action):
     return (time.perf_counter() - start) / calls
 
 
-def contenders(shape, threads, folder, engines):
-    """name -> function that returns a speed: GB/s, GFLOP/s or tokens/s"""
-    ffi, lib = limits(folder)
-    weights = shape.weights()
-    memory, times = np.ones(weights, np.float32), max(1, 10**7 // weights)
+def peak(threads):
+    """A function that returns GFLOP/s: each thread multiplies two matrices of PEAK x PEAK, four times"""
     left, right = (np.random.default_rng(i).random((PEAK, PEAK), np.float32) for i in range(2))
     products = [np.empty_like(left) for _ in range(threads)]
-    rng, engine = np.random.default_rng(0), engines["model.bin"]
-
-    def read():
-        lib.read_memory(ffi.from_buffer("float[]", memory), weights, threads, times)
 
     def multiply():
         workers = [Thread(target=lambda out=out: [np.matmul(left, right, out=out) for _ in range(4)]) for out in products]
@@ -134,6 +127,19 @@ def contenders(shape, threads, folder, engines):
             worker.start()
         for worker in workers:
             worker.join()
+
+    return lambda: 2e-9 * PEAK**3 * 4 * threads / seconds(multiply)
+
+
+def contenders(shape, threads, folder, engines):
+    """name -> function that returns a speed: GB/s, GFLOP/s or tokens/s"""
+    ffi, lib = limits(folder)
+    weights = shape.weights()
+    memory, times = np.ones(weights, np.float32), max(1, 10**7 // weights)
+    rng, engine = np.random.default_rng(0), engines["model.bin"]
+
+    def read():
+        lib.read_memory(ffi.from_buffer("float[]", memory), weights, threads, times)
 
     texts = rng.integers(0, shape.vocab, (1, 512) if shape.large else (256, 64))
     wanted = np.zeros(texts.shape, bool)
@@ -152,7 +158,7 @@ def contenders(shape, threads, folder, engines):
 
     speeds = {
         "read": lambda: 4e-9 * weights * times / seconds(read),
-        "peak": lambda: 2e-9 * PEAK**3 * 4 * threads / seconds(multiply),
+        "peak": peak(threads),
         "decode": lambda: 4e-9 * weights * decode(engine),
         "score": lambda: 2e-9 * scored * texts.size / seconds(lambda: engine.logits(texts, wanted=wanted)),
     }
