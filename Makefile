@@ -41,7 +41,7 @@ lint: .venv-test/ready          ## ruff, and the compilers' warnings as errors
 .venv-test/ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found: install one, or make PYTHON=/path/to/python3"; exit 1; }
 	rm -rf .venv-test
-	$(PYTHON) -m minitron.environment create .venv-test numpy cffi tqdm pytest autograd ruff
+	$(PYTHON) -m minitron.environment create .venv-test numpy cffi tqdm pytest autograd ruff scipy matplotlib
 	@touch $@
 
 # Findings, and what it learns, stay in build/fuzz/; `make fuzz SECONDS=600` goes on from there.

@@ -23,18 +23,19 @@ environment.use()       # before anything that needs NumPy
 import numpy as np
 
 import tasks
-from minitron import checkpoint, cli, evaluate, export, record
+from minitron import checkpoint, cli, evaluate, export, heads, hidden, record
 from minitron.config import Config
 from minitron.engine import Engine, EngineMissing
 from minitron.environment import available_cpus
 from minitron.errors import MinitronError
+from minitron.flops import train_flops
 from minitron.interrupt import Interrupted, StopOnSignal
-from minitron.model import train_flops
 from minitron.optim import adamw, clip, learning_rate
 from minitron.parallel import Workers
 from minitron.params import Params, decay_mask, init
+from minitron.positions import position_ids
 from minitron.progress import Progress
-from minitron.rng import TRAIN, Random
+from minitron.rng import POSITIONS, TRAIN, Random
 
 LOOK = 2**13            # tokens of held-out problems at each evaluation on the way: about the work of two steps
 SOLVED = 0.999          # exact match on them at which the task counts as solved, once two evaluations in a row find it,
@@ -57,7 +58,8 @@ class Run:
     m: Params               # AdamW's two moments
     v: Params
     decay: np.ndarray       # weight decay of each entry of p.flat
-    held_out: tuple         # inputs, targets of the problems that decide when the task is solved
+    held_out: evaluate.Problems     # those that decide when the task is solved
+    first: np.ndarray       # weights before training, flat
     progress: dict          # what a checkpoint keeps beside p, m and v
     began: float = 0.0      # on the monotonic clock, so that `seconds` goes on over interruptions
 
@@ -102,7 +104,9 @@ def start(config, out, ledger, resume):
     record.commit()         # remembered now: the source may be edited while the run goes on
     decay = config.weight_decay * decay_mask(config)
     held_out = evaluate.problems(task, config, config.length, "valid", max(1, LOOK // task.width))
-    run = Run(config, task, out, ledger, init(config), Params(config), Params(config), decay, held_out, checkpoint.new_progress())
+    p = init(config)
+    run = Run(config, task, out, ledger, p, Params(config), Params(config), decay, held_out, p.flat.copy(),
+              checkpoint.new_progress())
     if resume:
         run.progress = checkpoint.load(run.saved, config, config.key(task), run.p, run.m, run.v)
     else:
@@ -120,11 +124,11 @@ def save(run):
 def train_step(run, workers):
     """One step of AdamW -> loss of the batch, share of its answer tokens that were right.  Raises Diverged."""
     c, step = run.config, run.progress["step"] + 1
-    inputs, targets = training_batch(run.task, c, step)
-    loss, token, g = workers.gradient(run.p, inputs, targets)
+    inputs, targets, positions = training_batch(run.task, c, step)
+    loss, token, g = workers.gradient(run.p, inputs, targets, positions)
     norm = clip(g.flat, c.clip)
     if np.isfinite(loss + norm):
-        lr = learning_rate(step, c.steps, c.lr, c.warmup)
+        lr = learning_rate(step, c.steps, c.lr, c.warmup, c.lr_floor)
         workers.by_piece(lambda *pieces: adamw(*pieces, step, lr, c.beta1, c.beta2),
                          run.p.flat, g.flat, run.m.flat, run.v.flat, run.decay)
     if not np.isfinite(loss + norm + np.dot(run.p.flat, run.p.flat)):
@@ -139,24 +143,39 @@ def train_step(run, workers):
 
 
 def training_batch(task, config, step):
-    """The batch of a step, all of one length.  It depends on the seed and the step alone.
+    """The batch of a step, all of one length: inputs, targets, positions.  It depends on the seed and the step alone.
 
     The larger of two draws: longer problems are harder, and of short ones there are fewer.
     """
     rng = Random(config.seed, TRAIN, step)
     length = task.lengths[rng.integers(0, len(task.lengths), 2).max()]
-    return tasks.batch(task, rng, length, config.batch)
+    inputs, targets = tasks.batch(task, rng, length, config.batch)
+    return inputs, targets, position_ids(task, config, Random(config.seed, TRAIN, step, POSITIONS), length, inputs.shape)
 
 
 def look(run, workers, loss):
     """Add a point to the learning curve: the batch's loss, and how the held-out problems go that are not the test."""
     score = evaluate.numpy_scorer(run.p, run.config)
-    numbers = evaluate.measure(score, *run.held_out, each=workers.map)
+    numbers = evaluate.measure(score, run.held_out, each=workers.map)
     point = {"step": run.progress["step"], "loss": loss} | {name: numbers[name] for name in ("n", "nll", "token", "exact")}
+    point |= {"norm": hidden.norm(run.p), "distance": hidden.distance(run.p, run.first)} | watch(run)
     run.progress["curve"].append(point)
-    solved = run.task.ends and point["n"] >= ENOUGH and point["exact"] >= SOLVED
+    solved = run.task.exact and point["n"] >= ENOUGH and point["exact"] >= SOLVED
     run.progress["solved"] = run.progress["solved"] + 1 if solved else 0
     return point
+
+
+def watch(run):
+    """What the task's instruments show: of each head, layer by layer, or of the embedding."""
+    seen, watched = {}, run.task.module.WATCH
+    if "fourier" in watched:
+        seen["fourier"] = hidden.fourier(run.p.embed[:run.task.length])
+    if "heads" in watched and len(run.held_out.inputs):
+        rows = slice(heads.few(run.held_out.inputs.shape[1]))
+        inputs, positions = run.held_out.inputs[rows], run.held_out.positions
+        weights = heads.attention_weights(run.p, run.config, inputs, None if positions is None else positions[rows])
+        seen |= {name: scores.round(4).tolist() for name, scores in heads.head_scores(weights, inputs).items()}
+    return seen
 
 
 def finish(run):

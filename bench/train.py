@@ -176,7 +176,7 @@ def check_losses(measured):
 
 
 def report(shape, measured, threads, out):
-    from minitron.model import train_flops
+    from minitron.flops import train_flops
     ms = {name: np.array(values["ms"]) for name, values in measured.items()}
     scored = np.zeros((shape.batch, shape.time), int)
     flops = train_flops(shape.config(), scored, scored)

@@ -27,7 +27,8 @@ import numpy as np
 
 from minitron import model
 from minitron.config import Config
-from minitron.model import loss_and_gradients, train_flops
+from minitron.flops import train_flops
+from minitron.model import loss_and_gradients
 from minitron.parallel import Workers
 from minitron.params import Params, init
 

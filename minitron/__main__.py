@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tasks
 
-from . import cli, export, gallery
+from . import cli, export, gallery, probe
 
 
 def main(argv):
@@ -18,12 +18,16 @@ def main(argv):
     quantize = commands.add_parser("quantize", help="write a model's matrices as int8: a quarter of the size")
     quantize.add_argument("model", metavar="MODEL")
     quantize.add_argument("out", metavar="OUT")
-    flags = parser.parse_args(argv)
-    if flags.command == "quantize":
-        return quantize_file(flags.model, flags.out)
-    for name in flags.names or tasks.names():
-        print(gallery.show(name))
-    return 0
+    probe.add_commands(commands)
+    flags = vars(parser.parse_args(argv))
+    command = flags.pop("command")
+    if command == "quantize":
+        return quantize_file(**flags)
+    if command == "tasks":
+        for name in flags["names"] or tasks.names():
+            print(gallery.show(name))
+        return 0
+    return probe.run(command, flags)
 
 
 def quantize_file(model, out):

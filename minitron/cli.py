@@ -19,16 +19,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (-h lists the flags)\n")
 
 
-def add_fields(parser, config_class):
-    """One flag per field of a dataclass, named and explained by it; absent flags stay out of the result."""
+def add_fields(parser, config_class, names=None):
+    """One flag per field of a dataclass, named and explained by it; absent flags stay out of the result.
+
+    names: only these fields, whose defaults are not the dataclass's
+    """
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
-        if field.metadata["help"] is None:
+        if field.metadata["help"] is None or names and field.name not in names:
             continue
         kind = hints[field.name]
         if isinstance(kind, types.UnionType):           # int | None
             kind = kind.__args__[0]
-        help = field.metadata["help"] + ("" if field.default is None else f" (default {field.default})")
+        help = field.metadata["help"] + ("" if field.default is None or names else f" (default {field.default})")
         options = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "metavar": kind.__name__.upper()}
         parser.add_argument("--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, help=help, **options)
 

@@ -15,8 +15,9 @@ import tasks
 
 from .errors import MinitronError
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 ATTENTIONS = ("softmax", "linear")
+POSITIONS = ("plain", "random", "coupled")
 
 
 def flag(default, help):
@@ -77,12 +78,18 @@ class Config(ModelConfig):
     task: str = flag("addition", "what to learn: the name of a file in tasks/")
     variant: str | None = flag(None, "the task's variant; `python -m minitron tasks` lists them")
     length: int | None = flag(None, "the task's length, the other dial, e.g. the number of digits")
+    mixed: bool | None = flag(None, "train on all lengths up to the dial, or on the dial's alone (default: the task's)")
+    options: str | None = flag(None, "the task's further dials, such as pairs=8,vocab=256")
+    test_length: int | None = flag(None, "test lengths beyond those of training too, up to this one (default length)")
+    positions: str = flag("plain", "plain: 0, 1, 2, ...; random: sorted draws from a longer range; coupled: the task's own")
+    position_range: int | None = flag(None, "random positions are below this (default 4 times the longest row tested)")
     data: str | None = flag(None, "a file of your own, for --task text")
     train_fraction: float = flag(0.9, "share of all problems that training may see")
     steps: int = flag(2500, "optimizer steps at the most; training stops early when it has solved the task")
     batch: int | None = flag(None, "sequences a step (default: the task's)")
     lr: float | None = flag(None, "peak learning rate (default 0.024 / sqrt(dim))")
     warmup: int | None = flag(None, "steps until the peak (default steps / 20)")
+    lr_floor: float = flag(0.1, "share of the peak at which the learning rate ends; 1 keeps it where it is")
     weight_decay: float = flag(0.01, "AdamW's decoupled decay of the matrices")
     beta1: float = flag(0.9, "AdamW's memory of gradients")
     beta2: float = flag(0.99, "AdamW's memory of their squares")
@@ -103,6 +110,10 @@ class Config(ModelConfig):
             self,
             variant=task.variant,
             length=task.length,
+            mixed=task.mixed,
+            options=",".join(f"{name}={value}" for name, value in task.options.items()),
+            test_length=max(task.length, *task.beyond) if task.beyond else task.length,
+            position_range=or_default(self.position_range, 4 * task.longest) if self.positions == "random" else None,
             vocab=len(task.pieces),
             batch=batch,
             lr=or_default(self.lr, round(0.024 * max(self.dim, 1) ** -0.5, 6)),
@@ -110,13 +121,19 @@ class Config(ModelConfig):
             shards=or_default(self.shards, default_shards(batch, task.width, self.dim)),
         )
         c = ModelConfig.resolve(c)
+        check_positions(c, task)
         if c.shards > c.batch:
             raise MinitronError(f"shards {c.shards} exceeds batch {c.batch}: a shard needs at least one sequence")
         return c
 
     def key(self, task):
-        """12 hex digits that name this run: a hash of the configuration, the version of its task, and the record's."""
-        content = {"config": dataclasses.asdict(self), "task": task.version, "record": RECORD_VERSION}
+        """12 hex digits that name this run: a hash of the configuration, the version of its task, and the record's.
+
+        Fields at their defaults are left out, so that a field added to minitron later changes no name.
+        """
+        values = ((field, getattr(self, field.name)) for field in dataclasses.fields(self))
+        chosen = {field.name: value for field, value in values if value != field.default}
+        content = {"config": chosen, "task": task.version, "record": RECORD_VERSION}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -125,9 +142,23 @@ LIMITS = {
     "train_fraction": (0.01, 0.99), "dim": (1, 2**16), "layers": (1, 2**12), "heads": (1, 2**16),
     "kv_heads": (1, 2**16), "head_dim": (2, 2**16), "ffn_dim": (0, 2**16), "vocab": (2, 2**20),
     "rope_theta": (0, 1e12), "norm_eps": (1e-12, 1), "steps": (1, 10**9), "batch": (1, 2**20), "lr": (0, 1e6),
-    "warmup": (0, 10**9), "weight_decay": (0, 100), "beta1": (0, 0.999999), "beta2": (0, 0.999999), "clip": (1e-6, 1e12),
+    "warmup": (0, 10**9), "lr_floor": (0, 1), "weight_decay": (0, 100), "beta1": (0, 0.999999), "beta2": (0, 0.999999),
+    "clip": (1e-6, 1e12), "position_range": (1, 2**20),
     "seed": (0, 2**63), "shards": (1, 1024), "eval_every": (1, 10**9), "test_items": (1, 10**7),
 }
+
+
+def check_positions(config, task):
+    """Raises MinitronError where the task has no such positions, or the range is shorter than a row."""
+    if config.positions not in POSITIONS:
+        raise MinitronError(f"positions {config.positions!r} are unknown: use one of {', '.join(POSITIONS)}")
+    if config.positions == "coupled" and not hasattr(task.module, "positions"):
+        raise MinitronError(f"positions 'coupled' have no meaning in task {task.name}: use plain or random")
+    if config.positions == "random" and config.position_range < task.longest:
+        raise MinitronError(f"position-range {config.position_range} is shorter than the longest row, {task.longest} tokens: "
+                            "use a larger one")
+    if config.positions != "plain" and not config.rope_theta:
+        raise MinitronError(f"positions {config.positions!r} have no meaning without positions: use a --rope-theta above 0")
 
 
 def check_number(name, value):

@@ -196,15 +196,3 @@ def logits(p, config, tokens, positions=None):
     tokens = np.asarray(tokens)
     rows = np.arange(tokens.size)
     return model_forward(p, config, tokens, rows, positions)[0].reshape(*tokens.shape, -1)
-
-
-def train_flops(config, inputs, targets):
-    """FLOPs that a training step asks for: 2 a multiply-add, the backward twice the forward.      inputs, targets (B, T)
-
-    Matrix products only.  Attention counts as causal, (T+1)/2 keys a query on average; the head only where it is scored.  What
-    model_forward saves in the first and the last layer is not deducted: it is a way to compute the same model.
-    """
-    c, T = config, inputs.shape[1]
-    q_width, kv_width = c.heads * c.head_dim, c.kv_heads * c.head_dim
-    layer = c.dim * (2 * q_width + 2 * kv_width + 3 * c.ffn_dim) + 2 * q_width * (T + 1) / 2
-    return 3 * 2 * (inputs.size * c.layers * layer + np.count_nonzero(targets >= 0) * c.vocab * c.dim)

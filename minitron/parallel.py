@@ -76,17 +76,19 @@ class Workers:
                 other.result()
         return results
 
-    def gradient(self, p, inputs, targets):
+    def gradient(self, p, inputs, targets, positions=None):
         """Mean loss over the batch's scored tokens in nats, share of them predicted right, and the gradient (Params).
 
-        inputs, targets (B, T).  The gradient is overwritten by the next call.
+        inputs, targets, positions (B, T).  The gradient is overwritten by the next call.
         """
         scored = int(np.count_nonzero(targets >= 0))
 
         def run(shard):
-            return loss_and_gradients(p, self.gradients[shard], self.config, *pieces[shard], 1 / scored)
+            inputs, targets, positions = pieces[shard]
+            return loss_and_gradients(p, self.gradients[shard], self.config, inputs, targets, 1 / scored, positions)
 
-        pieces = list(zip(np.array_split(inputs, self.config.shards), np.array_split(targets, self.config.shards)))
+        pieces = list(zip(*([None] * self.config.shards if array is None else np.array_split(array, self.config.shards)
+                            for array in (inputs, targets, positions))))
         losses, right = zip(*self.map(run, range(self.config.shards)))
         total, *others = self.gradients
 

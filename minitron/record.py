@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+import tasks
+
 from .config import RECORD_VERSION
 from .environment import ROOT, available_cpus
 from .errors import MinitronError
@@ -26,6 +28,7 @@ def make_record(config, task, status, parameters, progress, metrics, scored_by):
         "config": dataclasses.asdict(config),
         "metrics": {str(length): numbers for length, numbers in metrics.items()},
         "curve": thin(progress["curve"], 20),
+        "reached": reached(progress["curve"]),
         "steps": progress["step"],
         "parameters": parameters,
         "flops": progress["flops"],
@@ -39,6 +42,15 @@ def make_record(config, task, status, parameters, progress, metrics, scored_by):
         "blas": blas(),
         "threads": min(config.shards, available_cpus()),
     }
+
+
+def reached(curve):
+    """The first step at which an evaluation of held-out problems found so much, None where none did."""
+    def first(name, there):
+        return next((point["step"] for point in curve if point[name] is not None and there(point[name])), None)
+
+    return {"exact 0.5": first("exact", lambda x: x >= 0.5), "exact 0.99": first("exact", lambda x: x >= 0.99),
+            "nll 1": first("nll", lambda x: x < 1), "nll 0.1": first("nll", lambda x: x < 0.1)}
 
 
 def touch_ledger(ledger):
@@ -98,17 +110,45 @@ def headline(config, task):
 
 
 def table(record):
-    """The printed end of a run: one row a length, what it cost, and whether the ability emerged."""
-    lines = ["length   exact match      chance   token accuracy   chance      nll    brier   test problems"]
-    for length, r in record["metrics"].items():
-        if r["n"] == 0:
-            lines.append(f"{length:>6}   none of this length's problems is in the test split")
-        else:
-            lines.append(f"{length:>6}   {r['exact']:>11.2%}   {r['chance_exact']:>9.2%}   {r['token']:>14.2%}   "
-                         f"{r['chance_token']:>6.1%}   {r['nll']:>6.4f}   {r['brier']:>6.4f}   {r['n']:>13,}")
+    """The printed end of a run: the panel, what it cost, and whether the ability emerged."""
+    lines = panel(record["metrics"])
     lines.append(f"{record['parameters']:,} parameters, {record['steps']:,} steps, {record['tokens']:,} tokens, "
                  f"{record['flops']:.3g} FLOPs, {record['seconds']:.1f} s; measured by {record['scored_by']}")
     return "\n".join(lines + [verdict(record)])
+
+
+def panel(metrics):
+    """Lines: one row a length, {length: numbers}, and below them what only some tasks have."""
+    lines = ["length   exact (95% interval)   chance  p^length    token   chance     nll   brier    edit  problems"]
+    for length, r in metrics.items():
+        if r["n"] == 0:
+            lines.append(f"{length:>6}   none of this length's problems is in the test split")
+            continue
+        edit = "" if r["edit"] is None else f"{r['edit']:.4f}"
+        lines.append(f"{length:>6} {r['exact']:>7.2%} {interval(r):>14}  {r['chance_exact']:>6.2%}   {r['p_length']:>7.2%}  "
+                     f"{r['token']:>7.2%}   {r['chance_token']:>6.2%}"
+                     f"  {r['nll']:>6.4f}  {r['brier']:>6.4f}  {edit:>6}  {r['n']:>8,}")
+    for length, r in metrics.items():
+        lines += [f"length {length}: {line}" for line in more(r)]
+    return lines
+
+
+def interval(r):
+    return f"({100 * r['exact_low']:.1f}-{100 * r['exact_high']:.1f})"
+
+
+def more(r):
+    """Lines for what only some tasks have."""
+    if r.get("reference"):
+        yield f"nll {r['nll']:.4f}; " + ", ".join(f"{name} {nats:.4f}" for name, nats in r["reference"].items())
+    if r.get("icl") is not None:
+        yield f"in-context learning: nll of a row's last tenth less that of its first {r['icl']:+.4f}"
+    if r.get("groups"):
+        yield "exact match by kind: " + ", ".join(f"{kind}: {of['exact']:.1%} of {of['n']}" for kind, of in r["groups"].items())
+    if r.get("sampled"):
+        closed = r["sampled_reference"]
+        yield "right when sampled at temperature " + ", ".join(
+            f"{t}: {share:.2%}" + (f" (closed form {closed[t]:.2%})" if t in closed else "") for t, share in r["sampled"].items())
 
 
 def verdict(record):
@@ -118,15 +158,19 @@ def verdict(record):
     if record["status"] != "ok":
         return f"No verdict: {c['task']} {at} ended as {record['status']}."
     r = record["metrics"][str(c["length"])]
-    if c["task"] == "text":
-        bits = r["nll"] / np.log(2)
-        return f"Text has no right answer to emerge: {at}, {bits:.2f} bits per token on text held out."
     if r["n"] == 0:
         return f"No verdict: {c['task']} {at} has no test problems; use a smaller --train-fraction."
+    if not tasks.module(c["task"]).EXACT:
+        bits = r["nll"] / np.log(2)
+        return f"No verdict, for {c['task']} has no one right answer: {at}, {bits:.2f} bits per token on what is held out."
     exact, chance = r["exact"], r["chance_exact"]
-    found = f"{c['task']} {at}: {exact:.1%} of the problems that training never saw are solved (chance {chance:.1%})."
+    found = f"{c['task']} {at}: {exact:.1%} of the problems {asked(c['task'])} are solved (chance {chance:.1%})."
     if exact - chance >= EMERGED * (1 - chance):
         return f"Emerged.  {found}"
     if exact - chance >= PARTLY * (1 - chance):
         return f"Partly emerged.  {found}"
     return f"Not emerged.  {found}  Not yet?  Turn a dial: --dim, --steps, --lr, --layers."
+
+
+def asked(task):
+    return "that training showed" if task == "memory" else "that training never saw"

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-INIT, TRAIN, VALID, TEST, CHANCE, GALLERY = range(6)      # what a stream is for
+INIT, TRAIN, VALID, TEST, CHANCE, GALLERY, POSITIONS, WORLD = range(8)       # what a stream is for
 
 
 class Random:

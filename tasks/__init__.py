@@ -3,19 +3,28 @@
 A task is a module in this folder; its file name is its name.  It has
 
     a docstring     the story, a worked example, and the lines `Length:` `Source:` `Expect:`
-    VOCAB           its characters (a token's id is its index), or a function of the length that lists its pieces
+    VOCAB           its pieces, one a token (a token's id is its index), or a function (variant, **options) that lists them
     LENGTHS         the smallest and largest value of the length dial
-    sample(rng, length, batch, variant) -> tokens (B, S), answer (B, S) bool: the tokens that are scored
+    sample(rng, length, batch, variant, **options) -> tokens (B, S) and what is scored, in one of two forms:
+                    bool (B, S)     the tokens that are predicted, each from those before it
+                    int (B, S)      at each token what is to be said there, which is no token of the row; -1 for nothing
 
-and, where the DEFAULTS below do not fit, any of those; also, where a problem has a twin with the same answer, mirror(tokens),
-which turns each row into its twin: both will be in one split.  All rows of a batch have one length, so nothing is ever padded.
-The random stream is an argument and the only source of chance.  tasks/text.py shows the one other form: a module with
-`prepare`, for a task that has to read something first.
+and, where the DEFAULTS below do not fit, any of those.  All rows of a batch have one length, so nothing is ever padded.  The
+random stream is an argument and the only source of chance.  A task may also have
+
+    mirror(tokens, variant)                     turns each row into its twin, a problem with the same answer: both are in one
+    split positions(length, variant, **options)       position ids (S,), for --positions coupled
+    reference(tokens, variant, **options)       {name: nats} a scored token that the best predictors of some kind reach on rows
+    group(tokens, length, **options)            a number for each row, by which evaluation tells kinds of problems apart
+    prepare(length, variant, train_fraction, data, **options)
+                                                in place of VOCAB and sample, where something is to be read or made first:
+                                                -> pieces, draw(rng, length, batch, split), fingerprint; the splits are its own
 """
 import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
@@ -25,13 +34,21 @@ from minitron.rng import CHANCE, GALLERY, Random
 DEFAULTS = {
     "LENGTH": 3,            # the length dial, where the user leaves it alone
     "VARIANTS": ("plain",),
-    "MIXED": True,          # training draws lengths from LENGTHS[0] up to the dial; False: only the dial's
+    "OPTIONS": {},          # further dials: name -> default, smallest, largest value
+    "STEP": 1,              # between two lengths
+    "MIXED": True,          # unless --mixed says otherwise: training draws lengths from LENGTHS[0] up to the dial, or the dial's
+    "ENDS": True,           # whether END follows a row, which is learnt and not scored; never after labels of type int
+    "EXACT": True,          # whether there is one right answer; False: what is learnt is a distribution
+    "BOS": None,            # the piece that stands for an empty prompt
     "BATCH": 128,           # sequences a step
     "VERSION": 1,           # raised when sample() changes: a run's key holds it
     "TEMPERATURE": 0.0,     # what run.c samples with unless told: 0 where there is one answer
+    "DATA": False,          # whether --data names a file for it
+    "WATCH": (),            # instruments to look through while training: "heads", "fourier" (train.py)
 }
 SPLITS = ("train", "valid", "test")
 END = b""                   # the piece after an answer, at which generation stops; no text can spell it
+BEYOND = 12                 # test lengths beyond training's at the most: enough for a curve
 
 
 @dataclass(frozen=True)
@@ -39,14 +56,20 @@ class Task:
     """A task with its options bound."""
 
     name: str
+    module: ModuleType
     variant: str
+    options: dict
     length: int
+    mixed: bool             # whether training draws shorter ones too
     lengths: tuple          # the lengths that training draws from, those without a problem for it left out
+    beyond: tuple           # longer ones, which only the test has
     pieces: list            # token id -> bytes
-    draw: Callable          # (rng, length, batch, split) -> tokens (B, S), answer (B, S)
+    draw: Callable          # (rng, length, batch, split) -> tokens (B, S), what is scored (B, S)
     ends: bool              # whether a row is followed by END
+    exact: bool             # whether there is one right answer
     bos: int | None         # the token that stands for an empty prompt
     width: int              # tokens of a row at `length`, END included
+    longest: int            # the same at the longest length that is tested
     context: int            # the same at the longest length that the dial allows: what run.c makes room for
     batch: int
     version: str
@@ -73,33 +96,93 @@ def load(config):
     m = module(config.task)
     variant = m.VARIANTS[0] if config.variant is None else config.variant
     length = m.LENGTH if config.length is None else config.length
-    if variant not in m.VARIANTS:
-        raise MinitronError(f"variant {variant!r} of task {config.task} is unknown: use one of {', '.join(m.VARIANTS)}")
-    low, high = m.LENGTHS
-    if not low <= length <= high:
-        raise MinitronError(f"length {length} is out of range for task {config.task}: use {low} to {high}")
-    reads_data = hasattr(m, "prepare")
-    if config.data is not None and not reads_data:
-        raise MinitronError(f"data {config.data!r} has no use in task {config.task}: it is for --task text")
+    longest = length if config.test_length is None else config.test_length
+    check_choice(m, config, variant, length, longest)
+    options = parse_options(config.task, m.OPTIONS, config.options)
 
-    version = f"{config.task} {m.VERSION}"
-    if reads_data:
-        pieces, draw, fingerprint = m.prepare(config.data, length, variant, config.train_fraction)
-        version += f" {fingerprint}"
-        bos, width, context = pieces.index(b"\n") if b"\n" in pieces else 0, length, length
-    else:
-        pieces = [piece.encode() for piece in (m.VOCAB(length) if callable(m.VOCAB) else m.VOCAB)] + [END]
-        draw = split_by_hash(m.sample, variant, config.train_fraction, getattr(m, "mirror", None))
-        bos = None
-        width, context = (m.sample(Random(GALLERY), each, 1, variant)[0].shape[1] + 1
-                          for each in (length, high if m.MIXED else length))
-    lengths = tuple(each for each in range(low if m.MIXED else length, length + 1)
+    pieces, draw, rows, fingerprint = bind(m, config, length, variant, options)
+    low, high = m.LENGTHS
+    ends = m.ENDS and rows(length)[1].dtype == bool
+    mixed = m.MIXED if config.mixed is None else config.mixed
+    lengths = tuple(each for each in range(low if mixed else length, length + 1, m.STEP)
                     if len(draw(Random(GALLERY), each, 1, "train")[0]))
     if length not in lengths:
         raise MinitronError(f"length {length} has no problem in the share for training, {config.train_fraction}: "
                             "use another --train-fraction or --length")
-    return Task(name=config.task, variant=variant, length=length, lengths=lengths, pieces=pieces, draw=draw, ends=not reads_data,
-                bos=bos, width=width, context=context, batch=m.BATCH, version=version, temperature=m.TEMPERATURE)
+
+    def width(length):
+        tokens, answer = rows(length)
+        return tokens.shape[1] + 1 if ends else tokens.shape[1] - (answer.dtype == bool)
+
+    return Task(
+        name=config.task, module=m, variant=variant, options=options, length=length, mixed=mixed, lengths=lengths,
+        beyond=thinned(range(length + m.STEP, longest + 1, m.STEP)), pieces=pieces + [END] * ends, draw=draw, ends=ends,
+        exact=m.EXACT, bos=pieces.index(m.BOS) if m.BOS in pieces else None,
+        width=width(length), longest=width(longest), context=width(high if m.MIXED else longest),
+        batch=m.BATCH, version=f"{config.task} {m.VERSION} {fingerprint}".rstrip(), temperature=m.TEMPERATURE)
+
+
+def bind(m, config, length, variant, options):
+    """-> pieces, draw(rng, length, batch, split), rows(length), which shows what a row looks like, fingerprint"""
+    if hasattr(m, "prepare"):
+        pieces, draw, fingerprint = m.prepare(length, variant, config.train_fraction, config.data, **options)
+        return as_bytes(pieces), draw, lambda length: draw(Random(GALLERY), length, 1, "train"), fingerprint
+
+    def sample(rng, length, batch):
+        return m.sample(rng, length, batch, variant, **options)
+
+    twin = (lambda tokens: m.mirror(tokens, variant)) if hasattr(m, "mirror") else None
+    draw = split_by_hash(sample, config.train_fraction, twin)
+    pieces = m.VOCAB(variant, **options) if callable(m.VOCAB) else m.VOCAB
+    return as_bytes(pieces), draw, lambda length: sample(Random(GALLERY), length, 1), ""
+
+
+def as_bytes(pieces):
+    return [piece if isinstance(piece, bytes) else piece.encode() for piece in pieces]
+
+
+def thinned(lengths):
+    """At most BEYOND of them, evenly spread, the last always among them."""
+    if len(lengths) <= BEYOND:
+        return tuple(lengths)
+    return tuple(lengths[(i + 1) * len(lengths) // BEYOND - 1] for i in range(BEYOND))
+
+
+def check_choice(m, config, variant, length, longest):
+    """Raises MinitronError where a task has no such variant, no such length, or no use for a file."""
+    low, high = m.LENGTHS
+    if variant not in m.VARIANTS:
+        raise MinitronError(f"variant {variant!r} of task {config.task} is unknown: use one of {', '.join(m.VARIANTS)}")
+    if not low <= length <= high:
+        raise MinitronError(f"length {length} is out of range for task {config.task}: use {low} to {high}")
+    if hasattr(m, "prepare") and (longest != length or config.mixed):
+        flag = "mixed" if config.mixed else f"test-length {longest}"
+        raise MinitronError(f"{flag} has no use in task {config.task}, whose length is part of what is learnt")
+    if not length <= longest <= high:
+        raise MinitronError(f"test-length {longest} is out of range for task {config.task} trained to {length}: "
+                            f"use {length} to {high}")
+    if config.data is not None and not m.DATA:
+        raise MinitronError(f"data {config.data!r} has no use in task {config.task}: it is for --task text")
+
+
+def parse_options(task, known, text):
+    """"pairs=8,symbols=32" -> {name: number}, every known option with its default.  Raises MinitronError."""
+    options = {name: default for name, (default, low, high) in known.items()}
+    for part in (text or "").split(","):
+        name, equals, value = part.partition("=")
+        if not part:
+            continue
+        if name not in known:
+            there = ", ".join(f"{name}={default}" for name, default in options.items()) or "none"
+            raise MinitronError(f"option {part!r} is unknown to task {task}, whose options are: {there}")
+        default, low, high = known[name]
+        try:
+            options[name] = type(default)(value)
+        except ValueError:
+            raise MinitronError(f"option {name} {value!r} is not a number: use {low} to {high}") from None
+        if not low <= options[name] <= high:
+            raise MinitronError(f"option {name} {value} is out of range for task {task}: use {low} to {high}")
+    return options
 
 
 def join(vocab, *parts):
@@ -133,20 +216,25 @@ def row_hash(tokens):
     return (h >> np.uint64(11)) * 2.0**-53
 
 
-def split_by_hash(sample, variant, train_fraction, mirror):
-    """Wrap a task's sample so that it draws from one split: no problem is ever in two.
+def shares(train_fraction):
+    """Where each split ends on the way from 0 to 1, with the 0: the share for training, a fifth of the rest, the test."""
+    return 0, train_fraction, train_fraction + 0.2 * (1 - train_fraction), 1
+
+
+def split_by_hash(sample, train_fraction, mirror):
+    """Wrap sample(rng, length, batch) so that it draws from one split: no problem is ever in two.
 
     Where a problem belongs follows from its tokens alone: the lowest `train_fraction` of hashes are for training, the next
     fifth of the rest decides when training stops, and the others are the test, which nothing looks at before the end.
     """
-    ends = (0, train_fraction, train_fraction + 0.2 * (1 - train_fraction), 1)
+    ends = shares(train_fraction)
 
     def draw(rng, length, batch, split):
         low, high = ends[SPLITS.index(split)], ends[SPLITS.index(split) + 1]
         found, rows, attempt = [], 0, 0
         while rows < batch and (rows or attempt < 7):
             wanted = min(max(int(1.1 * (batch - rows) / (high - low)) + 16, 64 * 4**attempt), 2**18)
-            tokens, answer = sample(rng, length, wanted, variant)
+            tokens, answer = sample(rng, length, wanted)
             h = row_hash(tokens)
             if mirror is not None:
                 h = (h + row_hash(mirror(tokens))) % 1
@@ -163,19 +251,26 @@ def split_by_hash(sample, variant, train_fraction, mirror):
 def batch(task, rng, length, size, split="train"):
     """Draw a batch and shift it: inputs (B, T), targets (B, T) with -1 where nothing is scored.
 
-    The only place where inputs meet the targets one step ahead.  After an answer comes END, which is learnt too.
+    After an answer comes END, which is learnt too.
     """
     tokens, answer = task.draw(rng, length, size, split)
     return shift(task, tokens, answer, score_end=True)
 
 
 def shift(task, tokens, answer, score_end):
-    """tokens, answer (B, S) -> inputs (B, T), targets (B, T)"""
+    """tokens, answer (B, S) -> inputs (B, T), targets (B, T).  The only place where inputs meet the targets one step ahead."""
+    if answer.dtype != bool:
+        return tokens, answer                   # labels, which stand at their tokens already
     if task.ends:
         end = np.full((len(tokens), 1), len(task.pieces) - 1)
         tokens = np.concatenate([tokens, end], axis=1)
         answer = np.concatenate([answer, np.full(end.shape, score_end)], axis=1)
-    return tokens[:, :-1], np.where(answer[:, 1:], tokens[:, 1:], -1)
+    return tokens[:, :-1], scored(tokens, answer)[:, 1:]
+
+
+def scored(tokens, answer):
+    """tokens, answer (B, S) -> what is scored (B, S): the tokens where answer is True, or the labels; -1 elsewhere"""
+    return np.where(answer, tokens, -1) if answer.dtype == bool else answer
 
 
 def problems(task, rng, length, limit, split="test"):
@@ -203,14 +298,12 @@ def chance(task, length, size=4096):
     For each place of the answer it says the token most frequent there in one half of a sample; the other half tells how
     often that is right.  For the exact match it says the most frequent whole answer.
     """
-    tokens, answer = task.draw(Random(CHANCE, length), length, size, "train")
-    answers = np.where(answer, tokens, -1)
+    answers = scored(*task.draw(Random(CHANCE, length), length, size, "train"))
     seen, asked = answers[:len(answers) // 2], answers[len(answers) // 2:]
-    guess = np.array([np.bincount(column + 1).argmax() - 1 for column in seen.T])
-    scored = asked >= 0
+    guess = np.array([np.bincount(column[column >= 0]).argmax() if (column >= 0).any() else -1 for column in seen.T])
     whole, counts = np.unique(seen, axis=0, return_counts=True)
     exact = (asked == whole[counts.argmax()]).all(axis=1).mean()
-    return float(((asked == guess) & scored).sum() / scored.sum()), float(exact)
+    return float(((asked == guess) & (asked >= 0)).sum() / (asked >= 0).sum()), float(exact)
 
 
 def spell(task, tokens):
@@ -219,10 +312,11 @@ def spell(task, tokens):
 
 
 def example(task):
-    """A prompt to try on a trained model: the unscored beginning of one test problem; none for running text."""
-    if not task.ends:
+    """A prompt to try on a trained model: one test problem up to what is scored first; none where no answer is the right one."""
+    if not task.exact:
         return ""
     tokens, answer = task.draw(Random(GALLERY), task.length, 1, "test")
     if len(tokens) == 0:
         tokens, answer = task.draw(Random(GALLERY), task.length, 1, "train")
-    return spell(task, tokens[0][:answer[0].argmax()])
+    first = (scored(tokens, answer)[0] >= 0).argmax()
+    return spell(task, tokens[0][:first + (answer.dtype != bool)])

@@ -22,11 +22,15 @@ LENGTH = 128
 VARIANTS = ("chars", "bytes")
 MIXED = False
 BATCH = 32
+ENDS = False
+EXACT = False
+DATA = True
+BOS = b"\n"
 TEMPERATURE = 0.8
 MOST_CHARACTERS = 1024      # more different ones than this are better read as bytes
 
 
-def prepare(data, length, variant, train_fraction):
+def prepare(length, variant, train_fraction, data):
     """Read the text -> pieces, draw(rng, length, batch, split), fingerprint.  Raises MinitronError for an unfit file.
 
     The text is cut into three stretches, so that no window lies in two splits.

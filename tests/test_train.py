@@ -23,8 +23,9 @@ import train
 from minitron import checkpoint, evaluate, export, model, ops
 from minitron.config import Config
 from minitron.engine import Engine, EngineMissing, library
+from minitron.flops import train_flops
 from minitron.interrupt import Interrupted
-from minitron.model import loss_and_gradients, train_flops
+from minitron.model import loss_and_gradients
 from minitron.parallel import Workers
 from minitron.params import Params, init
 

@@ -1,0 +1,34 @@
+"""Brackets: which one has to be closed next?
+
+    ([{}])[         labels:  )]}]).]        . where all are closed
+
+A walk of opening and closing brackets of several kinds, never deeper than a bound.  At each token the bracket is asked for
+that would close the innermost open one: the top of a stack.
+
+Length: brackets of the row.  Options: kinds of brackets; depth, the deepest nesting.
+Source: Yao et al. 2021, arXiv:2105.11115.
+Expect: not yet measured in a sweep.
+"""
+import numpy as np
+
+LENGTHS = (1, 256)
+LENGTH = 32
+OPTIONS = {"kinds": (4, 1, 4), "depth": (6, 1, 64)}
+MIXED = False
+
+
+def VOCAB(variant, kinds, depth):
+    return "([{<"[:kinds] + ")]}>"[:kinds] + "."
+
+
+def sample(rng, length, batch, variant, kinds, depth):
+    coins, opened, rows = rng.integers(0, 2, (batch, length)), rng.integers(0, kinds, (batch, length)), np.arange(batch)
+    stack, height = np.full((batch, depth + 1), kinds), np.zeros(batch, np.int64)      # at its bottom what makes "."
+    tokens, labels = np.empty((2, batch, length), np.int64)
+    for t in range(length):
+        opens = (height == 0) | (height < depth) & (coins[:, t] == 1)
+        tokens[:, t] = np.where(opens, opened[:, t], kinds + stack[rows, height])
+        height += np.where(opens, 1, -1)
+        stack[rows[opens], height[opens]] = opened[opens, t]
+        labels[:, t] = kinds + stack[rows, height]
+    return tokens, labels

@@ -1,0 +1,66 @@
+"""Expressions modulo 5, with the operator in front of its two arguments (Polish notation).
+
+    +3*24=1             chain:  3+2*4=0         worked off from left to right: (3+2)*4
+          ^                           ^
+
+A tree has to be found in a row of tokens before it can be worked out, from its leaves up; + - and * are as likely as each other,
+and so are all shapes of tree.  The chain has the same operators and no tree.
+
+Length: operands; an expression has 2 * length - 1 tokens.
+Source: Deletang et al. 2023, arXiv:2207.02098 (modular arithmetic, with and without brackets).
+Expect: not yet measured in a sweep.
+"""
+import numpy as np
+
+from . import join
+
+VOCAB = "01234+-*="
+LENGTHS = (1, 32)
+LENGTH = 4
+VARIANTS = ("tree", "chain")
+MODULUS = 5
+
+
+def sample(rng, length, batch, variant):
+    size = 2 * length - 1
+    values, operators = rng.integers(0, MODULUS, (batch, size)), rng.integers(MODULUS, MODULUS + 3, (batch, size))
+    if variant == "chain":
+        tokens = np.where(np.arange(size) % 2, operators, values)
+        result = tokens[:, 0]
+        for t in range(2, size, 2):
+            result = apply(tokens[:, t - 1], result, tokens[:, t])
+    else:
+        tokens = np.where(shapes(rng, length, batch), operators, values)
+        result = evaluate(tokens)
+    return join(VOCAB, tokens, "=", [result[:, None]])
+
+
+def shapes(rng, length, batch):
+    """Where operators stand: each tree with `length` leaves is as likely as any other.      -> (B, 2 * length - 1) bool
+
+    Of the rotations of any row of length-1 operators (+1) and length operands (-1) exactly one is an expression: the one that
+    begins behind the first place where the running sum is lowest (cycle lemma).
+    """
+    size = 2 * length - 1
+    operator = rng.permutations(batch, size) < length - 1
+    running = np.where(operator, 1, -1).cumsum(axis=1)
+    start = running.argmin(axis=1)[:, None] + 1
+    return np.take_along_axis(operator, (start + np.arange(size)) % size, axis=1)
+
+
+def evaluate(tokens):
+    """Values of expressions (B, S), read from their ends with a stack."""
+    batch, size = tokens.shape
+    rows, stack, height = np.arange(batch), np.zeros((batch, size + 2), np.int64), np.zeros(batch, np.int64)
+    for t in reversed(range(size)):
+        token = tokens[:, t]
+        is_operator = token >= MODULUS
+        first, second = stack[rows, height], stack[rows, np.maximum(height - 1, 0)]
+        height += np.where(is_operator, -1, 1)
+        stack[rows, height] = np.where(is_operator, apply(token, first, second), token)
+    return stack[rows, height]
+
+
+def apply(operator, a, b):
+    """a + b, a - b or a * b, as the token of the operator says"""
+    return np.where(operator == MODULUS, a + b, np.where(operator == MODULUS + 1, a - b, a * b)) % MODULUS

@@ -1,0 +1,50 @@
+"""State tracking: the product so far of a sequence of group elements.
+
+    21345 13245             labels:  21345 31245        (first swap 1 and 2, then 2 and 3)
+
+Each token is an element of a group, and at each the product of all up to it is asked for.  S5 and A5, the permutations of five
+things, and the even ones among them, are not solvable groups: no circuit of fixed depth does products of any length, and a
+transformer's depth has to grow with the length.  z60, a clock of 60 hours, has as many elements as A5 and is easy.
+
+Length: elements of the row.
+Source: Merrill et al. 2024, arXiv:2404.08819.
+Expect: not yet measured in a sweep.
+"""
+import itertools
+from functools import lru_cache
+
+import numpy as np
+
+LENGTHS = (1, 64)
+LENGTH = 8
+VARIANTS = ("a5", "s5", "z60")
+MIXED = False
+
+
+@lru_cache(maxsize=3)
+def group_of(variant):
+    """names of the elements, table[i, j] = the element that is i and then j"""
+    if variant == "z60":
+        hours = np.arange(60)
+        return [f"{hour:02} " for hour in hours], (hours[:, None] + hours) % 60
+    elements = [p for p in itertools.permutations(range(5)) if variant == "s5" or is_even(p)]
+    index = {p: i for i, p in enumerate(elements)}
+    table = np.array([[index[tuple(p[q[x]] for x in range(5))] for q in elements] for p in elements])
+    return ["".join(str(1 + x) for x in p) + " " for p in elements], table
+
+
+def is_even(p):
+    return sum(p[i] > p[j] for j in range(len(p)) for i in range(j)) % 2 == 0
+
+
+def VOCAB(variant):
+    return group_of(variant)[0]
+
+
+def sample(rng, length, batch, variant):
+    table = group_of(variant)[1]
+    tokens = rng.integers(0, len(table), (batch, length))
+    labels = tokens.copy()
+    for t in range(1, length):
+        labels[:, t] = table[labels[:, t - 1], tokens[:, t]]
+    return tokens, labels

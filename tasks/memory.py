@@ -1,0 +1,42 @@
+"""Facts without a rule: how many fit into a model?
+
+    k17=v203
+        ^^^^
+
+A random one-to-one table of keys and values.  There is nothing to generalise, so the test asks for the facts that training
+showed.  A single d x d matrix that maps fixed random vectors of keys to those of values can hold p pairs with p ln p = d^2 / 2; a
+model that may also choose the vectors can hold more.
+
+Length: facts.  Option: world names the hidden table.
+Source: arXiv:2605.10795 for the capacity of a linear associative memory.
+Expect: not yet measured in a sweep.
+"""
+import numpy as np
+
+from minitron.rng import WORLD, Random
+
+LENGTHS = (2, 8192)
+LENGTH = 256
+OPTIONS = {"world": (0, 0, 2**31)}
+MIXED = False
+ENDS = False
+BATCH = 512
+
+
+def prepare(length, variant, train_fraction, data, world):
+    """Draw the table -> pieces, draw, no fingerprint.  All splits are the whole table."""
+    value = Random(WORLD, world, length).permutations(1, length)[0]
+
+    def draw(rng, facts, batch, split):
+        key = rng.integers(0, length, batch)
+        return np.stack([key, length + value[key]], axis=1), np.tile([False, True], (batch, 1))
+
+    return [f"k{i}=" for i in range(length)] + [f"v{i}" for i in range(length)], draw, ""
+
+
+def capacity(dim):
+    """The p with p ln p = dim^2 / 2"""
+    p = 2.0
+    for _ in range(100):
+        p = (p + dim**2 / 2) / (np.log(p) + 1)      # Newton's method
+    return p

@@ -1,0 +1,36 @@
+"""Multiplication, without anything to write in between.
+
+    34*27=0918          reversed:  34*27=8190
+          ^^^^                           ^^^^
+
+The middle digits of the answer need all digits of both numbers and a sum of many products: what addition does with one column,
+multiplication does with all at once.
+
+b*a is the same problem as a*b.
+
+Length: digits of each number, with leading zeros; the answer has twice as many.
+Source: Dziri et al. 2023, arXiv:2305.18654.
+Expect: not yet measured in a sweep.
+"""
+from . import digits, join
+
+VOCAB = "0123456789*="
+LENGTHS = (1, 9)            # a product of 18 digits still fits 64-bit integers
+LENGTH = 2
+VARIANTS = ("plain", "reversed")
+
+
+def sample(rng, length, batch, variant):
+    a, b = rng.integers(0, 10**length, (2, batch))
+    product = digits(a * b, 2 * length)
+    if variant == "reversed":
+        product = product[:, ::-1]
+    return join(VOCAB, digits(a, length), "*", digits(b, length), "=", [product])
+
+
+def mirror(tokens, variant):
+    """a*b=c -> b*a=c"""
+    length = (tokens[0] == VOCAB.index("*")).argmax()
+    twin = tokens.copy()
+    twin[:, :length], twin[:, length + 1:2 * length + 1] = tokens[:, length + 1:2 * length + 1], tokens[:, :length]
+    return twin

@@ -1,0 +1,36 @@
+"""Sparse parity: the parity of k of the n bits, and nobody says which.
+
+    0110101101=1
+               ^
+
+Until all k are found nothing helps: any k - 1 of them tell nothing of the answer.  So the loss stands still and then falls,
+after about n^k steps, while the weights have been moving all along.
+
+Length: n, the number of bits.  Options: k of them count; world names the hidden choice.
+Source: Barak et al. 2022, arXiv:2207.08799.
+Expect: not yet measured in a sweep.
+"""
+import numpy as np
+
+from minitron.errors import MinitronError
+from minitron.rng import WORLD, Random
+
+from . import join
+
+VOCAB = "01="
+LENGTHS = (1, 64)
+LENGTH = 20
+OPTIONS = {"k": (3, 1, 16), "world": (0, 0, 2**31)}
+MIXED = False
+
+
+def hidden(length, k, world):
+    """The k bits that count, in order."""
+    if k > length:
+        raise MinitronError(f"option k {k} exceeds length {length}: so many bits there are not")
+    return np.sort(Random(WORLD, world, length).permutations(1, length)[0, :k])
+
+
+def sample(rng, length, batch, variant, k, world):
+    bits = rng.integers(0, 2, (batch, length))
+    return join(VOCAB, bits, "=", [bits[:, hidden(length, k, world)].sum(axis=1, keepdims=True) % 2])
