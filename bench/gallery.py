@@ -35,6 +35,7 @@ class Experiment(NamedTuple):
     cells: tuple            # what is turned, one row each
     shown: str              # the number in the table: a key of SHOWN
     across: tuple = SEEDS   # one column each
+    curve: str = ""         # the cell whose first run is shown over training, too
 
 
 def exact(r, numbers):
@@ -84,7 +85,8 @@ EXPERIMENTS = {
         "--task markov --dim 16 --lr 0.006 --steps 2500",
         ("--layers 2", "--layers 1", "--layers 2 --ffn-dim 0", "--layers 1 --ffn-dim 0"), "nll above the best there can be"),
     "induction": Experiment(
-        "--task induction --dim 64 --lr 0.003 --steps 3000", ("--layers 1", "--layers 2"), "exact match"),
+        "--task induction --dim 64 --lr 0.003 --steps 3000", ("--layers 1", "--layers 2"), "exact match",
+        curve="--layers 2"),
     "experts": Experiment(
         "--task experts --dim 64 --layers 1 --steps 2000",
         ("--variant independent", "--variant shared", "--variant independent --options percent=30"),
@@ -127,8 +129,8 @@ EXPERIMENTS = {
         SEEDS[:2]),
     "groups": Experiment(
         "--task groups --dim 64 --layers 2 --steps 4000",
-        ("--variant z60 --length 8", "--variant a5 --length 4", "--variant a5 --length 8", "--variant s5 --length 4"), "exact match",
-        SEEDS[:2]),
+        ("--variant z60 --length 8", "--variant a5 --length 4", "--variant a5 --length 8", "--variant s5 --length 4"),
+        "exact match", SEEDS[:2]),
     "khop": Experiment(
         "--task khop --dim 64 --steps 6000", ("--layers 1", "--layers 2", "--layers 3", "--layers 4"), "token accuracy by kind",
         SEEDS[:2]),
@@ -143,7 +145,7 @@ EXPERIMENTS = {
     "modular": Experiment(
         f"--task modular --variant ordered --length 113 --dim 128 --heads 4 --layers 1 --steps 12000 --eval-every 20 {GROK}",
         tuple(f"--train-fraction {fraction}" for fraction in (0.7, 0.6, 0.5, 0.4, 0.3)),
-        "steps until the held-out nll is below 0.1", SEEDS[:1]),
+        "steps until the held-out nll is below 0.1", SEEDS[:1], "--train-fraction 0.3"),
     "text": Experiment(
         "--task text --steps 1500", ("--dim 16", "--dim 64"), "nll", SEEDS[:1]),
 }
@@ -203,6 +205,27 @@ def table(name, experiment, records):
         yield f"| {cell} | {there[0]['parameters']:,} | {span(steps, ',')} | {span(minutes, '.1f')} | {' | '.join(shown)} |"
 
 
+def curve(experiment, records):
+    """The lines of a Markdown table, one row a point of the learning curve."""
+    key = next(key for cell, _, _, key in runs_of(experiment) if cell == experiment.curve)
+    if key not in records:
+        return
+    points = records[key]["curve"]
+    yield f"`{experiment.curve} {experiment.across[0]}` over training; of the heads of each layer, the highest score:"
+    yield ""
+    columns = [name for name in points[0] if name not in ("n", "token")]
+    yield "| " + " | ".join(columns) + " |"
+    yield "|" + "---|" * len(columns)
+    for point in points:
+        yield "| " + " | ".join(number(point[name]) for name in columns) + " |"
+
+
+def number(value):
+    if isinstance(value, list):
+        return ", ".join(f"{max(heads):.2f}" for heads in value)
+    return str(value) if isinstance(value, int) else f"{value:.3g}"
+
+
 def span(values, form):
     low, high = (format(value, form) for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
@@ -221,6 +244,8 @@ def main():
     if flags.table:
         for name, experiment in chosen.items():
             print("\n".join(table(name, experiment, records)) + "\n")
+            if experiment.curve:
+                print("\n".join(curve(experiment, records)) + "\n")
         return
     todo = [flags_ for experiment in chosen.values() for _, _, flags_, key in runs_of(experiment) if key not in records]
     if flags.list:

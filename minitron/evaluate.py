@@ -5,10 +5,10 @@
                 exact_low and exact_high: its 95% interval (wilson)
     nll         mean of -log p(answer token), in nats
     brier       mean of sum over the vocabulary of (p - 1[right])^2 (Brier 1950): 0 is perfect, 2 sure of something wrong
-    edit        edits (insert, delete, replace a token) a token between the answer and what greedy generation writes, on some
-    problems p_length    token ** answer tokens: what exact would be if mistakes were independent of each other
-    icl         nll of a row's last tenth less that of its first: below 0 where the model learns from the context (Olsson et al.
-    2022) n           test problems; resolution = 1 / n is the smallest step that exact can show
+    edit        edits (a token inserted, deleted, replaced) a token between the answer and what greedy generation writes
+    p_length    token ** answer tokens: what exact would be if mistakes were independent of each other
+    icl         nll of a row's last tenth less that of its first: below 0 where a model learns from context (Olsson et al. 2022)
+    n           test problems; resolution = 1 / n is the smallest step that exact can show
     chance_token, chance_exact      what a guesser reaches (tasks.chance)
 
 and, where the task has them: reference, the nll of the best predictors of some kind on the same problems; groups, the first
@@ -163,7 +163,7 @@ def sampled_reference(task, temperatures):
     """{temperature: what a perfect model of the task reaches}, empty for a task without a closed form"""
     if not hasattr(task.module, "sampled"):
         return {}
-    return {f"{t:g}": task.module.sampled(t, task.variant, **task.options) for t in temperatures}
+    return {f"{t:g}": task.module.sampled(t, task.length, task.variant, **task.options) for t in temperatures}
 
 
 def sampled(score, problems, temperature):
@@ -184,7 +184,7 @@ def edit(score, problems):
 def greedy(score, problems):
     """What the model says (B, T), where each of its answer tokens is given the ones that it has written before
 
-    The answer is the same stretch of each row.  Each token is found by going through the row up to it anew: simple, and the rows
+    The answer is the same stretch of each row.  For each token the row up to it goes through the model anew: simple, and rows
     are few.
     """
     inputs, said = problems.inputs.copy(), np.full(problems.targets.shape, -1)

@@ -1,8 +1,7 @@
 """What attention heads do: how much of a head's attention follows a pattern that one can name.
 
     previous    a token looks at the one before it
-    induction   a token looks at what followed an earlier token like itself (Elhage et al. 2021; Olsson et al. 2022,
-    arXiv:2209.11895)
+    induction   a token looks at what followed an earlier token like itself (Olsson et al. 2022, arXiv:2209.11895)
 
 A score is the sum of attention on the pattern over the sum of all attention, 0 to 1.  Together, one head of each kind in two
 layers make an induction head proper: the first writes into each place what stood before it, the second looks for a place that

@@ -87,10 +87,11 @@ class Workers:
             inputs, targets, positions = pieces[shard]
             return loss_and_gradients(p, self.gradients[shard], self.config, inputs, targets, 1 / scored, positions)
 
-        pieces = list(zip(*([None] * self.config.shards if array is None else np.array_split(array, self.config.shards)
+        shards = min(self.config.shards, len(inputs))           # a task may have fewer rows than a batch asks for
+        pieces = list(zip(*([None] * shards if array is None else np.array_split(array, shards)
                             for array in (inputs, targets, positions))))
-        losses, right = zip(*self.map(run, range(self.config.shards)))
-        total, *others = self.gradients
+        losses, right = zip(*self.map(run, range(shards)))
+        total, *others = self.gradients[:shards]
 
         def add(total, *others):
             for other in others:

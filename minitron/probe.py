@@ -66,7 +66,7 @@ def eval_model(path, flags, lengths, temperatures):
     lengths = lengths or task.lengths + task.beyond
     low, high = task.module.LENGTHS
     for length in lengths:
-        if hasattr(task.module, "prepare") and length != task.length:
+        if not task.module.EXTRAPOLATES and length != task.length:
             raise MinitronError(f"length {length} has no use in task {task.name}, whose length is part of what is learnt: "
                                 f"{task.length}")
         if not low <= length <= high:

@@ -12,8 +12,8 @@ A task is a module in this folder; its file name is its name.  It has
 and, where the DEFAULTS below do not fit, any of those.  All rows of a batch have one length, so nothing is ever padded.  The
 random stream is an argument and the only source of chance.  A task may also have
 
-    mirror(tokens, variant)                     turns each row into its twin, a problem with the same answer: both are in one
-    split positions(length, variant, **options)       position ids (S,), for --positions coupled
+    mirror(tokens, variant)                     turns each row into its twin, a problem with the same answer, for the same split
+    positions(length, variant, **options)       position ids (S,), for --positions coupled
     reference(tokens, variant, **options)       {name: nats} a scored token that the best predictors of some kind reach on rows
     group(tokens, length, **options)            a number for each row, by which evaluation tells kinds of problems apart
     prepare(length, variant, train_fraction, data, **options)
@@ -37,6 +37,7 @@ DEFAULTS = {
     "OPTIONS": {},          # further dials: name -> default, smallest, largest value
     "STEP": 1,              # between two lengths
     "MIXED": True,          # unless --mixed says otherwise: training draws lengths from LENGTHS[0] up to the dial, or the dial's
+    "EXTRAPOLATES": True,   # whether a longer row asks for the same ability: then lengths may be mixed, and tested beyond training's
     "ENDS": True,           # whether END follows a row, which is learnt and not scored; never after labels of type int
     "EXACT": True,          # whether there is one right answer; False: what is learnt is a distribution
     "BOS": None,            # the piece that stands for an empty prompt
@@ -155,7 +156,7 @@ def check_choice(m, config, variant, length, longest):
         raise MinitronError(f"variant {variant!r} of task {config.task} is unknown: use one of {', '.join(m.VARIANTS)}")
     if not low <= length <= high:
         raise MinitronError(f"length {length} is out of range for task {config.task}: use {low} to {high}")
-    if hasattr(m, "prepare") and (longest != length or config.mixed):
+    if not m.EXTRAPOLATES and (longest != length or config.mixed):
         flag = "mixed" if config.mixed else f"test-length {longest}"
         raise MinitronError(f"{flag} has no use in task {config.task}, whose length is part of what is learnt")
     if not length <= longest <= high:
@@ -172,6 +173,8 @@ def parse_options(task, known, text):
         name, equals, value = part.partition("=")
         if not part:
             continue
+        if f"{name}=" in text[:text.index(part)]:
+            raise MinitronError(f"option {name} is given twice in {text!r}: give it once")
         if name not in known:
             there = ", ".join(f"{name}={default}" for name, default in options.items()) or "none"
             raise MinitronError(f"option {part!r} is unknown to task {task}, whose options are: {there}")
@@ -296,13 +299,16 @@ def chance(task, length, size=4096):
     """What a guesser reaches that knows only the position: (token accuracy, exact match).  Measured, never typed in.
 
     For each place of the answer it says the token most frequent there in one half of a sample; the other half tells how
-    often that is right.  For the exact match it says the most frequent whole answer.
+    often that is right.  For the exact match it says the most frequent whole answer, and where that has nothing, the former.
     """
     answers = scored(*task.draw(Random(CHANCE, length), length, size, "train"))
+    if len(answers) == 1:
+        answers = answers.repeat(2, axis=0)         # all there is to train on: seen once, asked once
     seen, asked = answers[:len(answers) // 2], answers[len(answers) // 2:]
     guess = np.array([np.bincount(column[column >= 0]).argmax() if (column >= 0).any() else -1 for column in seen.T])
     whole, counts = np.unique(seen, axis=0, return_counts=True)
-    exact = (asked == whole[counts.argmax()]).all(axis=1).mean()
+    best = whole[counts.argmax()]
+    exact = ((asked == np.where(best < 0, guess, best)) | (asked < 0)).all(axis=1).mean()
     return float(((asked == guess) & (asked >= 0)).sum() / (asked >= 0).sum()), float(exact)
 
 

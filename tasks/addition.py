@@ -1,6 +1,6 @@
 """Addition, written out as at school.
 
-    123+456=0579        reversed:  123+456=9750        scratchpad:  128+456=408050:0584
+    123+456=0579        reversed:  123+456=9750        scratchpad:  128+456=418050:0584
             ^^^^                           ^^^^                             ^^^^^^^^^^^
 
 Each digit of the answer needs two digits of the problem and a carry, and the carry may have come all the way from the right.
@@ -11,8 +11,8 @@ the carry into the next (8+6 is 4 carry 1, 2+5+1 is 8 carry 0, ...), and then th
 b+a is the same problem as a+b: whoever has learnt one has not been asked the other anew.
 
 Length: digits of each number, with leading zeros; the answer has one more.  7+5 at length 3 is 007+005=0012.
-Source: Lee et al. 2023, arXiv:2307.03381, for plain, reversed and scratchpad; Cho et al. 2024, arXiv:2405.20671, for the
-positions. Expect: README.md shows one run at dim 128 and one at dim 8.
+Source: Lee et al. 2023, arXiv:2307.03381; for the coupled positions, Cho et al. 2024, arXiv:2405.20671.
+Expect: README.md shows one run at dim 128 and one at dim 8.
 """
 import numpy as np
 

@@ -21,6 +21,7 @@ LENGTH = 256
 VARIANTS = ("independent", "shared")
 OPTIONS = {"choices": (10, 2, 26), "percent": (50, 1, 100), "world": (0, 0, 2**31)}
 MIXED = False
+EXTRAPOLATES = False
 ENDS = False
 EXACT = False
 BATCH = 512
@@ -49,11 +50,11 @@ def prepare(length, variant, train_fraction, data, choices, percent, world):
     return [f"q{i}=" for i in range(length)] + [chr(65 + i) for i in range(choices)], draw, ""
 
 
-def sampled(temperature, variant, choices, percent, world):
+def sampled(temperature, length, variant, choices, percent, world):
     """How often the right answer is drawn at a temperature by a model that has learnt exactly what the experts say"""
     p = percent / 100
     if variant == "shared":
-        return p
+        return round(length * p) / length
     if temperature == 0:
         return float(p * (choices - 1) > 1 - p)
     right, wrong = p ** (1 / temperature), (choices - 1) * ((1 - p) / (choices - 1)) ** (1 / temperature)

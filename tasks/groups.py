@@ -1,6 +1,6 @@
 """State tracking: the product so far of a sequence of group elements.
 
-    21345 13245             labels:  21345 31245        (first swap 1 and 2, then 2 and 3)
+    21345 13245             labels:  21345 23145        (first swap places 1 and 2, then 2 and 3)
 
 Each token is an element of a group, and at each the product of all up to it is asked for.  S5 and A5, the permutations of five
 things, and the even ones among them, are not solvable groups: no circuit of fixed depth does products of any length, and a

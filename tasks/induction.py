@@ -28,6 +28,8 @@ def VOCAB(variant, segment, symbols):
 
 
 def sample(rng, length, batch, variant, segment, symbols):
+    if segment > symbols:
+        raise MinitronError(f"option segment {segment} exceeds symbols {symbols}: a segment has different symbols")
     if not 2 * segment <= length <= symbols + segment:
         raise MinitronError(f"length {length} does not fit segment {segment} and symbols {symbols}: "
                             f"use {2 * segment} to {symbols + segment}")

@@ -1,7 +1,7 @@
 """k-hop induction: follow k links backwards through a row of letters.
 
     2abcbacab           labels:  2 links from the last b: the b before it, whose successor is a; the a before that, then b
-     ~~~~~abb
+     ~~~~~cbb
 
 A link leads from a letter to the place behind the last time that this letter occurred before.  After k links one says the
 letter there, or ~ where there is no such place.  One link is an induction head; k in sequence can be done by halves, so that the

@@ -5,8 +5,7 @@
 
 Each row draws its own table of transitions, every row of the table uniformly among all distributions (Dirichlet(1)).  A model
 gets better in steps: first all symbols alike, then the frequencies of this row's symbols, then those of its pairs, which takes
-two layers.  The best there can be is known: having seen n symbols behind c, k of them b, the odds of b are (k + 1) / (n +
-states).
+two layers.  The best there can be is known: having seen n symbols behind c, k of them b, b comes next with (k + 1) / (n + states).
 
 Length: tokens of the row.  Option: states of the chain.
 Source: Edelman et al. 2024, arXiv:2402.11004.
@@ -39,14 +38,14 @@ def sample(rng, length, batch, variant, states):
 
 
 def reference(tokens, variant, states):
-    """Nats a token of the best predictors that count the row's pairs, and its symbols alone (add one), and that count nothing"""
+    """Nats a token of predictors that count the row's pairs, the best there can be, its symbols alone, and nothing"""
     rows, pairs, single = np.arange(len(tokens)), np.ones((len(tokens), states, states)), np.ones((len(tokens), states))
-    nats = {"Bayes bigram": 0.0, "Bayes unigram": 0.0, "uniform": np.log(states)}
+    nats = {"Bayes bigram": 0.0, "unigram": 0.0, "uniform": np.log(states)}
     time = tokens.shape[1]
     for t in range(1, time):
         last, here = tokens[:, t - 1], tokens[:, t]
         single[rows, last] += 1
         nats["Bayes bigram"] -= np.log(pairs[rows, last, here] / pairs[rows, last].sum(axis=1)).mean() / (time - 1)
-        nats["Bayes unigram"] -= np.log(single[rows, here] / single.sum(axis=1)).mean() / (time - 1)
+        nats["unigram"] -= np.log(single[rows, here] / single.sum(axis=1)).mean() / (time - 1)
         pairs[rows, last, here] += 1
     return nats

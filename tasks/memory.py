@@ -19,6 +19,7 @@ LENGTHS = (2, 8192)
 LENGTH = 256
 OPTIONS = {"world": (0, 0, 2**31)}
 MIXED = False
+EXTRAPOLATES = False
 ENDS = False
 BATCH = 512
 

@@ -24,6 +24,7 @@ LENGTHS = (2, 256)
 LENGTH = 59
 VARIANTS = ("plain", "ordered")
 MIXED = False
+EXTRAPOLATES = False
 BATCH = 512
 VERSION = 2
 WATCH = ("fourier",)

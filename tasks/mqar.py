@@ -1,6 +1,6 @@
 """Multi-query associative recall: pairs of keys and values, then the keys once more, in another order.
 
-    k3 v9 k5 v8 _ k5 _ _ k3 _           labels:  v8 at the second k5, v9 at the second k3
+    k3 v9 k5 v8 k5 _ _ _ k3 _           labels:  v8 at the second k5, v9 at the second k3
 
 The label is what is to be said at a key; the token behind it is filler.  A key comes again at an even distance of the pairs, at a
 place drawn without replacement in proportion to i^(power-1): at a small power mostly near ones.  With softmax attention a model
@@ -30,9 +30,9 @@ def VOCAB(variant, pairs, vocab, power):
 
 
 def sample(rng, length, batch, variant, pairs, vocab, power):
-    if length % 2 or length < 4 * pairs or vocab <= length or pairs > vocab // 2 - 1:
+    if length % 2 or length < 4 * pairs or vocab <= length:
         raise MinitronError(f"length {length} does not fit pairs {pairs} and vocab {vocab}: it is even, at least 4 * pairs, "
-                            "and below vocab, half of which has room for the keys")
+                            "and below vocab")
     keys = 1 + rng.permutations(batch, vocab // 2 - 1)[:, :pairs]
     values = vocab // 2 + rng.permutations(batch, vocab - vocab // 2)[:, :pairs]
     space = (length - 2 * pairs) // 2

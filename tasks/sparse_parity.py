@@ -22,6 +22,7 @@ LENGTHS = (1, 64)
 LENGTH = 20
 OPTIONS = {"k": (3, 1, 16), "world": (0, 0, 2**31)}
 MIXED = False
+EXTRAPOLATES = False
 
 
 def hidden(length, k, world):

@@ -21,6 +21,7 @@ LENGTHS = (2, 4096)
 LENGTH = 128
 VARIANTS = ("chars", "bytes")
 MIXED = False
+EXTRAPOLATES = False
 BATCH = 32
 ENDS = False
 EXACT = False
