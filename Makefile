@@ -69,6 +69,9 @@ bench: engine                   ## speed: the engine's; training against PyTorch
 	$(PYTHON) bench/where.py
 	$(PYTHON) bench/tricks.py
 
+gallery: engine                 ## run the experiments of docs/gallery.md that results/gallery.jsonl lacks; all of them: hours
+	$(PYTHON) results/gallery.py
+
 clean:                          ## remove what was built; models, ledgers and environments stay
 	rm -rf build run
 
@@ -93,4 +96,4 @@ ifneq ($(filter run lib test coverage $(LIBRARY),$(MAKECMDGOALS)),)
 include $(PROBED)
 endif
 
-.PHONY: all engine python lib test lint fuzz coverage bench clean help
+.PHONY: all engine python lib test lint fuzz coverage bench gallery clean help

@@ -155,8 +155,8 @@ def check_positions(config, task):
     if config.positions == "coupled" and not hasattr(task.module, "positions"):
         raise MinitronError(f"positions 'coupled' have no meaning in task {task.name}: use plain or random")
     if config.positions == "random" and config.position_range < task.longest:
-        raise MinitronError(f"position-range {config.position_range} is shorter than the longest row, {task.longest} tokens: "
-                            "use a larger one")
+        raise MinitronError(f"position-range {config.position_range} is shorter than the longest row, {task.longest} tokens at "
+                            f"length {config.test_length}: use a larger one")
     if config.positions != "plain" and not config.rope_theta:
         raise MinitronError(f"positions {config.positions!r} have no meaning without positions: use a --rope-theta above 0")
 

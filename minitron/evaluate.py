@@ -168,7 +168,7 @@ def sampled_reference(task, temperatures):
 
 def sampled(score, problems, temperature):
     """The probability that sampling at a temperature gives the whole right answer, mean over the problems; 0: greedy"""
-    divisor = temperature or 1e-9
+    divisor = max(temperature, 1e-9)
     nll, _, _ = compare(lambda *row: score(*row).astype(np.float64) / divisor, problems)
     return float(np.exp(-nll.sum(axis=1)).mean())
 

@@ -4,6 +4,9 @@ Both take the task and its options from the model file, unless flags say otherwi
 """
 import dataclasses
 import re
+import types
+import typing
+from pathlib import Path
 
 import numpy as np
 
@@ -41,44 +44,49 @@ class Model:
 
         Raises MinitronError where they do not fit the model.
         """
-        saved = self.provenance.get("config") if isinstance(self.provenance, dict) else None
-        known = {field.name for field in dataclasses.fields(Config)}
-        saved = {name: value for name, value in saved.items() if name in known} if isinstance(saved, dict) else {}
+        saved = saved_fields(self.provenance)
         if "task" not in saved | flags:
             raise MinitronError("the model file does not say what it was trained on: name a --task")
         if flags.get("task", saved.get("task")) != saved.get("task"):
             saved = {}
-        elif flags.get("variant", saved["variant"]) != saved["variant"]:
+        elif flags.get("variant", saved.get("variant")) != saved.get("variant"):
             saved |= {"options": None}
         shape = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(self.config)}
         config = Config(**saved | shape | {"vocab": None} | flags).resolve()
         task = tasks.load(config)
         if task.pieces != self.vocabulary.pieces:
-            raise MinitronError(f"task {task.name} with these options has another vocabulary, {len(task.pieces)} pieces, than "
+            raise MinitronError(f"task {task.name} at length {task.length} has another vocabulary, {len(task.pieces)} pieces, than "
                                 f"the model, {len(self.vocabulary.pieces)}: name the --task and --options it was trained with")
         return config, task
+
+
+def saved_fields(provenance):
+    """What a model file tells of its run's Config, {name: value}; {} where nothing.  Raises MinitronError for nonsense."""
+    saved = provenance.get("config") if isinstance(provenance, dict) else None
+    found = {}
+    for name, kind in typing.get_type_hints(Config).items():
+        if isinstance(saved, dict) and name in saved:
+            kinds = kind.__args__ if isinstance(kind, types.UnionType) else (kind,)
+            if type(saved[name]) not in kinds and not (type(saved[name]) is int and float in kinds):
+                raise MinitronError(f"the model file says that its {name.replace('_', '-')} was {saved[name]!r}, which cannot "
+                                    "be: it was not written by train.py")
+            found[name] = saved[name]
+    return found
 
 
 def eval_model(path, flags, lengths, temperatures):
     """The panel of a model on its task, line by line.      flags: Config's; lengths: numbers, None for those of training"""
     model = Model(path)
     config, task = model.task_config(flags)
-    lengths = lengths or task.lengths + task.beyond
-    low, high = task.module.LENGTHS
-    for length in lengths:
-        if not task.module.EXTRAPOLATES and length != task.length:
-            raise MinitronError(f"length {length} has no use in task {task.name}, whose length is part of what is learnt: "
-                                f"{task.length}")
-        if not low <= length <= high:
-            raise MinitronError(f"length {length} is out of range for task {task.name}: use {low} to {high}")
+    yield f"{path}: {task.name} ({task.variant}) {config.options}".rstrip()
     metrics = {}
-    for length in lengths:
+    for length in lengths or task.lengths + task.beyond:
+        config, task = model.task_config(flags | {"length": length, "test_length": None})
         problems = evaluate.problems(task, config, length, "test", config.test_items)
         metrics[length] = evaluate.panel(model.score, task, length, problems)
         if temperatures and len(problems.inputs):
             metrics[length]["sampled"] = {f"{t:g}": evaluate.sampled(model.score, problems, t) for t in temperatures}
             metrics[length]["sampled_reference"] = evaluate.sampled_reference(task, temperatures)
-    yield f"{path}: {task.name} ({task.variant}) {config.options}".rstrip() + f"; trained at length {task.length}"
     yield from record.panel(metrics)
 
 
@@ -93,6 +101,8 @@ def head_table(path, flags, picture):
             raise MinitronError(f"task {task.name} has no test problems of length {task.length}: use a smaller --train-fraction")
     else:
         written = np.array([token for token, piece in enumerate(model.vocabulary.pieces) if piece])
+        if len(written) == 0:
+            raise MinitronError(f"{path} has no token that spells anything: name a --task")
         size = max(2, min(heads.SIZE, model.vocabulary.context // heads.TIMES))
         tokens, positions = written[heads.repeated(Random(GALLERY), len(written), size)], None
         what = f"{size} random tokens repeated {heads.TIMES} times, {heads.ROWS} rows"
@@ -126,19 +136,21 @@ def draw(path, weights, labels):
             axes.set_yticks(range(time), labels, fontsize=5)
         axes.set(xlabel="looks at", ylabel="token")
     figure.colorbar(shown, ax=figure.axes, label="attention", shrink=0.6)
+    if not Path(path).suffix:
+        raise MinitronError(f"picture {path} has no ending that says what it is: use .png, .svg or .pdf")
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
-        raise MinitronError(f"picture {path} cannot be written: {error}") from None
+        raise MinitronError(f"picture {path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 def numbers(text):
     """"1,3,8-10" -> [1, 3, 8, 9, 10]"""
     found = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
         if not match:
-            raise MinitronError(f"length {part!r} is neither a number nor a range such as 4-8")
+            raise MinitronError(f"length {part[:40]!r} is neither a number nor a range such as 4-8")
         first, last = int(match[1]), int(match[2] or match[1])
         if not first <= last <= first + 1000:
             raise MinitronError(f"length {part!r} counts down or is too long a range")
@@ -175,7 +187,8 @@ def run(command, flags):
     model = flags.pop("model")
     if command == "eval":
         length, temperature = flags.pop("length"), flags.pop("temperature")
-        lines = eval_model(model, flags, length and numbers(length), temperature and temperatures(temperature))
+        lines = eval_model(model, flags, None if length is None else numbers(length),
+                           None if temperature is None else temperatures(temperature))
     else:
         lines = head_table(model, flags, flags.pop("picture"))
     for line in lines:

@@ -37,7 +37,7 @@ def fit(x, loss, E=None):
     x, loss = np.asarray(x, float), np.asarray(loss, float)
     if len(set(x.tolist())) < (3 if E is None else 2):
         raise MinitronError(f"{len(set(x.tolist()))} different sizes are too few for a scaling law: use more")
-    if not (np.all(x > 0) and np.all(loss > 0) and np.all(np.isfinite(loss))):
+    if x.shape != loss.shape or not (np.all(x > 0) and np.all(loss > 0) and np.all(np.isfinite([x, loss]))):
         raise MinitronError("a scaling law needs sizes and losses above 0")
     middle = np.exp(np.log(x).mean())       # A is fitted as the loss above E there: then it hardly depends on alpha
 
@@ -52,7 +52,7 @@ def fit(x, loss, E=None):
         for share in SHARES if E is None else (None,):
             floor = E if E is not None else max(share * loss.min(), 1e-9)
             above = np.log(max(np.median(loss) - floor, 1e-9))
-            starts.append([above, alpha] + [np.log(floor)] * (E is None))
+            starts.append([above, alpha] + ([np.log(floor)] if E is None else []))
     best = min((minimize(error, start, method="Nelder-Mead", options={"maxiter": 4000, "xatol": 1e-9, "fatol": 1e-12})
                 for start in starts), key=lambda found: found.fun)
     log_above, alpha, *log_E = best.x

@@ -37,7 +37,7 @@ DEFAULTS = {
     "OPTIONS": {},          # further dials: name -> default, smallest, largest value
     "STEP": 1,              # between two lengths
     "MIXED": True,          # unless --mixed says otherwise: training draws lengths from LENGTHS[0] up to the dial, or the dial's
-    "EXTRAPOLATES": True,   # whether a longer row asks for the same ability: then lengths may be mixed, and tested beyond training's
+    "EXTRAPOLATES": True,   # whether longer rows ask for the same ability: they may be mixed then, and tested beyond training's
     "ENDS": True,           # whether END follows a row, which is learnt and not scored; never after labels of type int
     "EXACT": True,          # whether there is one right answer; False: what is learnt is a distribution
     "BOS": None,            # the piece that stands for an empty prompt
@@ -118,7 +118,7 @@ def load(config):
     return Task(
         name=config.task, module=m, variant=variant, options=options, length=length, mixed=mixed, lengths=lengths,
         beyond=thinned(range(length + m.STEP, longest + 1, m.STEP)), pieces=pieces + [END] * ends, draw=draw, ends=ends,
-        exact=m.EXACT, bos=pieces.index(m.BOS) if m.BOS in pieces else None,
+        exact=m.EXACT, bos=None if m.BOS is None else pieces.index(m.BOS) if m.BOS in pieces else 0,
         width=width(length), longest=width(longest), context=width(high if m.MIXED else longest),
         batch=m.BATCH, version=f"{config.task} {m.VERSION} {fingerprint}".rstrip(), temperature=m.TEMPERATURE)
 

@@ -55,7 +55,6 @@ def sampled(temperature, length, variant, choices, percent, world):
     p = percent / 100
     if variant == "shared":
         return round(length * p) / length
-    if temperature == 0:
-        return float(p * (choices - 1) > 1 - p)
-    right, wrong = p ** (1 / temperature), (choices - 1) * ((1 - p) / (choices - 1)) ** (1 / temperature)
-    return right / (right + wrong)
+    odds = np.float64(1 - p) / (choices - 1) / p            # of one wrong answer against the right one
+    with np.errstate(over="ignore"):
+        return float(1 / (1 + (choices - 1) * odds ** (1 / max(temperature, 1e-9))))

@@ -5,7 +5,7 @@
 
 Each row draws its own table of transitions, every row of the table uniformly among all distributions (Dirichlet(1)).  A model
 gets better in steps: first all symbols alike, then the frequencies of this row's symbols, then those of its pairs, which takes
-two layers.  The best there can be is known: having seen n symbols behind c, k of them b, b comes next with (k + 1) / (n + states).
+two layers.  The best there can be is known: where n symbols stood behind c, k of them b, b comes next with (k+1) / (n+states).
 
 Length: tokens of the row.  Option: states of the chain.
 Source: Edelman et al. 2024, arXiv:2402.11004.

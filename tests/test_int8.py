@@ -171,7 +171,7 @@ def test_a_trained_model_hardly_changes(trained):
     config, p, known, provenance = read_model(trained)
     task_config = Config(**TINY).resolve()
     problems = evaluate.problems(tasks.load(task_config), task_config, task_config.length, "test", 400)
-    inputs, targets = (x[:, :known.context] for x in problems)
+    inputs, targets = (x[:, :known.context] for x in (problems.inputs, problems.targets))
     int8 = trained.with_name("int8.bin")
     int8.write_bytes(model_bytes(config, p, known, provenance, INT8))
     losses = []

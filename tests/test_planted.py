@@ -107,7 +107,8 @@ PLANTED = [
     ("peak one step late", "optim.py",
      "peak * step / warmup", "peak * (step - 1) / warmup", "test_optim.py::test_learning_rate[100-10]"),
     ("each shard's own mean", "parallel.py",
-     "1 / scored)", "1 / max(int((pieces[shard][1] >= 0).sum()), 1))", "test_optim.py::test_shards_add_up_to_the_batch[5-3]"),
+     "1 / scored, positions)", "1 / max(int((pieces[shard][1] >= 0).sum()), 1), positions)",
+     "test_optim.py::test_shards_add_up_to_the_batch[5-3]"),
     ("a shard forgotten", "parallel.py",
      "total, *others = ", "total, _, *others = ", "test_optim.py::test_shards_add_up_to_the_batch[5-3]"),
     ("last piece of a vector left out", "parallel.py",
@@ -115,6 +116,29 @@ PLANTED = [
     ("shards write into one buffer", "parallel.py",
      "[Params(config) for _ in range(config.shards)]", "[Params(config)] * config.shards",
      "test_optim.py::test_bits_do_not_depend_on_threads"),
+    ("each shard with the last shard's positions", "parallel.py",
+     "for array in (inputs, targets, positions)",
+     "for array in (inputs, targets, None if positions is None else positions[::-1])",
+     "test_hidden.py::test_gradient_with_positions_does_not_depend_on_shards[2]"),
+    ("p(right) counted once in the Brier score", "evaluate.py",
+     "- 2 * np.exp(hit) + 1", "- np.exp(hit) + 1", "test_instruments.py::test_panel_by_hand"),
+    ("generation is given the right answers", "evaluate.py",
+     "        inputs[:, t + 1:t + 2] = said[:, t:t + 1]\n", "", "test_instruments.py::test_greedy_follows_its_own_errors"),
+    ("a fifth for a tenth", "evaluate.py",
+     "rank > 0.9 * count", "rank > 0.8 * count", "test_instruments.py::test_in_context_is_the_last_tenth_less_the_first"),
+    ("no insertions", "evaluate.py",
+     "np.minimum(above[:, j + 1], here[:, j]) + 1", "above[:, j + 1] + 1",
+     "test_instruments.py::test_levenshtein_equals_its_recursion"),
+    ("induction looks at what was before", "heads.py",
+     "pattern[:, :, 1:] = tokens[:, :, None] == tokens[:, None, :-1]",
+     "pattern[:, :, :-1] = tokens[:, :, None] == tokens[:, None, 1:]", "test_hidden.py::test_patterns_by_hand"),
+    ("half a turn a step counted twice", "hidden.py",
+     "if len(table) % 2:", "if True:", "test_hidden.py::test_fourier_is_that_of_the_whole_spectrum[58]"),
+    ("all keys for every block of queries", "flops.py",
+     "(stop - start) * stop", "(stop - start) * time", "test_hidden.py::test_executed_flops_are_those_of_all_products[0-66]"),
+    ("ids in any order", "positions.py",
+     "np.sort(np.argpartition(words, time - 1, axis=1)[:, :time], axis=1)", "np.argpartition(words, time - 1, axis=1)[:, :time]",
+     "test_hidden.py::test_random_positions_are_sorted_draws"),
 ]
 
 
@@ -124,8 +148,10 @@ def source(tmp_path):
     for folder in ("minitron", "tasks"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tests").mkdir()
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    for name in ("helpers.py", "slow_ops.py", "test_ops.py", "test_model.py", "test_optim.py"):
+    for name in ("pyproject.toml", "train.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("helpers.py", "slow_ops.py", "test_ops.py", "test_model.py", "test_optim.py", "test_train.py", "test_hidden.py",
+                 "test_instruments.py"):
         shutil.copy(ROOT / "tests" / name, tmp_path / "tests")
     return tmp_path
 

@@ -1,9 +1,9 @@
 """Each family of tasks, where it can be learnt and where not (yet): the experiments of docs/gallery.md.
 
-    python bench/gallery.py                     run what results/gallery.jsonl does not have yet, one run a core
-    python bench/gallery.py induction mqar      only these families
-    python bench/gallery.py --list              print the commands instead
-    python bench/gallery.py --table             print the tables that docs/gallery.md quotes
+    python results/gallery.py                     run what results/gallery.jsonl does not have yet, one run a core
+    python results/gallery.py induction mqar      only these families
+    python results/gallery.py --list              print the commands instead
+    python results/gallery.py --table             print the tables that docs/gallery.md quotes
 
 Each run is one `python train.py` on one core; a stopped script goes on where it was.
 """
@@ -236,7 +236,7 @@ def main():
     parser.add_argument("names", nargs="*", metavar="FAMILY", help=", ".join(EXPERIMENTS))
     parser.add_argument("--list", action="store_true", help="print the commands")
     parser.add_argument("--table", action="store_true", help="print the tables")
-    parser.add_argument("--ledger", default=ROOT / "results" / "gallery.jsonl", help="where the records are (default: results/)")
+    parser.add_argument("--ledger", default=Path(__file__).with_suffix(".jsonl"), help="where the records are")
     parser.add_argument("--jobs", type=int, default=available_cpus(), help="runs at a time (default: one a core)")
     flags = parser.parse_args()
     chosen = {name: EXPERIMENTS[name] for name in flags.names or EXPERIMENTS}

@@ -1,0 +1,54 @@
+"""results/gallery.py: the experiments are runs that exist, each is run once, and the documentation quotes what they gave."""
+import importlib.util
+import json
+import sys
+
+import pytest
+
+from minitron.environment import ROOT
+
+
+@pytest.fixture(scope="module")
+def gallery():
+    spec = importlib.util.spec_from_file_location("results_gallery", ROOT / "results" / "gallery.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_experiment_names_its_runs_and_no_run_twice(gallery):
+    keys = [key for experiment in gallery.EXPERIMENTS.values() for *_, key in gallery.runs_of(experiment)]
+    assert len(keys) == len(set(keys))
+    for experiment in gallery.EXPERIMENTS.values():
+        assert experiment.shown in gallery.SHOWN and (not experiment.curve or experiment.curve in experiment.cells)
+
+
+def test_an_experiment_is_run_once_and_shown(gallery, tmp_path, monkeypatch, capsys):
+    shared = "--task induction --length 12 --options segment=4,symbols=16 --dim 8 --steps 4 --eval-every 2 --test-items 20"
+    tiny = gallery.Experiment(shared, ("--layers 1", "--layers 2"), "exact match", ("--seed 0",), curve="--layers 2")
+    monkeypatch.setattr(gallery, "EXPERIMENTS", {"tiny": tiny})
+    ledger = tmp_path / "ledger.jsonl"
+
+    def main(*flags):
+        monkeypatch.setattr(sys, "argv", ["gallery.py", "--ledger", str(ledger), *flags])
+        gallery.main()
+        return capsys.readouterr().out
+
+    assert main("--list").count("python train.py") == 2
+    assert main("--jobs", "1").count("Not emerged") == 2
+    first = ledger.read_text()
+    assert main() == "" and main("--list").strip() == "" and ledger.read_text() == first
+    records = [json.loads(line) for line in first.splitlines()]
+    assert [r["config"]["layers"] for r in records] == [1, 2] and {r["threads"] for r in records} == {1}
+    printed = main("--table")
+    for record in records:
+        assert f"| --layers {record['config']['layers']} | {record['parameters']:,} | 4 | " in printed
+    assert printed.count("\n| 2 |") == printed.count("\n| 4 |") == 1                # the points of the curve
+
+
+def test_the_documentation_quotes_the_tables(gallery):
+    text, records = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8"), gallery.read(ROOT / "results" / "gallery.jsonl")
+    for name, experiment in gallery.EXPERIMENTS.items():
+        assert "\n".join(gallery.table(name, experiment, records)) in text, name
+        if experiment.curve:
+            assert "\n".join(gallery.curve(experiment, records)) in text, name
