@@ -231,10 +231,17 @@ def main(argv):
         options = ["--resume"] + ["--out", out] * (out != "model.bin") + ["--ledger", str(ledger)] * (ledger is not None)
         print(f"{stopped}; go on with: python train.py {shlex.join(options)}", file=sys.stderr)
         return 130
-    example = tasks.example(task)
     print(record.table(result))
-    print(f"Try: ./run {shlex.quote(out)}" + (f' -i "{example}"' if example else ""))
+    print(f"Try: {hint(config, task, out)}")
     return 0
+
+
+def hint(config, task, out):
+    """A command that shows what was learnt.  run.c's program counts positions 0, 1, 2, ..."""
+    if config.positions != "plain":
+        return f"python -m minitron eval {shlex.quote(out)}"
+    example = tasks.example(task)
+    return f"./run {shlex.quote(out)}" + (f" -i {shlex.quote(example)}" if example else "")
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ class Model:
         config = Config(**saved | shape | {"vocab": None} | flags).resolve()
         task = tasks.load(config)
         if task.pieces != self.vocabulary.pieces:
-            raise MinitronError(f"task {task.name} at length {task.length} has another vocabulary, {len(task.pieces)} pieces, than "
-                                f"the model, {len(self.vocabulary.pieces)}: name the --task and --options it was trained with")
+            raise MinitronError(f"task {task.name} at length {task.length} has another vocabulary, {len(task.pieces)} pieces, "
+                                f"than the model, {len(self.vocabulary.pieces)}: name the --task and --options of its training")
         return config, task
 
 

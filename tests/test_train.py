@@ -447,6 +447,17 @@ def test_main_ends_with_the_table_the_verdict_and_a_command_that_works(tmp_path,
     assert (command, model, flag) == ("./run", str(tmp_path / "m.bin"), "-i") and prompt.endswith("=")
 
 
+def test_hint_can_be_typed(tmp_path):
+    """Prompts of every character; and no ./run where its positions would not be those of training."""
+    for name in tasks.names():
+        config = Config(task=name).resolve()
+        command, model, *prompt = shlex.split(train.hint(config, tasks.load(config), "my model.bin"))
+        assert (command, model) == ("./run", "my model.bin") and prompt == ["-i", tasks.example(tasks.load(config))][:len(prompt)]
+        assert bool(prompt) == tasks.module(name).EXACT
+    config = Config(positions="coupled").resolve()
+    assert train.hint(config, tasks.load(config), "m.bin") == "python -m minitron eval m.bin"
+
+
 @pytest.mark.parametrize("options", [{}, {"tied": False, "qk_norm": False}, {"heads": 4, "kv_heads": 2}, {"ffn_dim": 0}])
 def test_train_flops_are_those_of_the_matrix_products(monkeypatch, options):
     """Counted at each product of one forward and backward, where nothing of the model is saved.
