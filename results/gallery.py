@@ -95,11 +95,12 @@ EXPERIMENTS = {
         "--task parity --dim 32 --positions coupled --no-mixed --steps 3000",
         ("--length 8", "--length 24", "--length 24 --variant scratchpad", "--length 48 --variant scratchpad"), "exact match"),
     "addition": Experiment(
-        "--task addition --length 4 --dim 32 --steps 2500",
-        ("--variant plain", "--variant reversed", "--variant scratchpad"), "exact match"),
+        "--task addition --length 4 --steps 2500",
+        tuple(f"--dim {dim} --variant {variant}" for dim in (32, 128) for variant in ("plain", "reversed", "scratchpad")),
+        "exact match"),
     "memory": Experiment(
         "--task memory --length 1024 --layers 1 --ffn-dim 0 --steps 4000",
-        ("--dim 4", "--dim 8", "--dim 16", "--dim 32"), "exact match"),
+        tuple(f"--dim {dim}" for dim in (2, 3, 4, 8, 16)), "exact match"),
     "sparse parity": Experiment(
         "--task sparse_parity --dim 64 --layers 1 --steps 5000",
         ("--length 12 --options k=2", "--length 12 --options k=3", "--length 20 --options k=2", "--length 20 --options k=3",
@@ -125,8 +126,8 @@ EXPERIMENTS = {
         ("--variant chain --length 4", "--variant chain --length 8", "--variant tree --length 3", "--variant tree --length 5"),
         "exact match", SEEDS[:2]),
     "multiplication": Experiment(
-        "--task multiplication --variant reversed --dim 128 --no-mixed --steps 4000", ("--length 2", "--length 3"), "exact match",
-        SEEDS[:2]),
+        "--task multiplication --variant reversed --dim 128 --no-mixed --steps 4000",
+        ("--length 2", "--length 2 --weight-decay 1", "--length 3"), "exact match", SEEDS[:2]),
     "groups": Experiment(
         "--task groups --dim 64 --layers 2 --steps 4000",
         ("--variant z60 --length 8", "--variant a5 --length 4", "--variant a5 --length 8", "--variant s5 --length 4"),
@@ -146,6 +147,10 @@ EXPERIMENTS = {
         f"--task modular --variant ordered --length 113 --dim 128 --heads 4 --layers 1 --steps 12000 --eval-every 20 {GROK}",
         tuple(f"--train-fraction {fraction}" for fraction in (0.7, 0.6, 0.5, 0.4, 0.3)),
         "steps until the held-out nll is below 0.1", SEEDS[:1], "--train-fraction 0.3"),
+    "modular, changed": Experiment(
+        f"--task modular --length 113 --dim 128 --heads 4 --layers 1 --steps 6000 --eval-every 20 --train-fraction 0.5 {GROK}",
+        ("--variant plain", "--variant ordered --no-qk-norm", "--variant ordered --tied", "--variant ordered --weight-decay 0.1",
+         "--variant ordered --ffn-dim 0"), "steps until the held-out nll is below 0.1", SEEDS[:1]),
     "text": Experiment(
         "--task text --steps 1500", ("--dim 16", "--dim 64"), "nll", SEEDS[:1]),
 }
