@@ -174,7 +174,8 @@ def watch(run):
         rows = slice(heads.few(run.held_out.inputs.shape[1]))
         inputs, positions = run.held_out.inputs[rows], run.held_out.positions
         weights = heads.attention_weights(run.p, run.config, inputs, None if positions is None else positions[rows])
-        seen |= {name: scores.round(4).tolist() for name, scores in heads.head_scores(weights, inputs).items()}
+        scores = heads.head_scores(weights, inputs, run.held_out.targets[rows] >= 0)
+        seen |= {name: score.round(4).tolist() for name, score in scores.items()}
     return seen
 
 
@@ -190,7 +191,7 @@ def finish(run):
 def export_model(run):
     task, eos = run.task, len(run.task.pieces) - 1 if run.task.ends else None
     vocabulary = export.Vocabulary(task.pieces, task.context, task.bos, eos, task.temperature)
-    provenance = {"key": run.config.key(task), "task": task.version, "example": tasks.example(task),
+    provenance = {"key": run.config.key(task), "task": task.version, "example": tasks.example(task)[0],
                   "config": dataclasses.asdict(run.config)}
     export.write_model(run.out, run.config, run.p, vocabulary, provenance)
 
@@ -240,8 +241,8 @@ def hint(config, task, out):
     """A command that shows what was learnt.  run.c's program counts positions 0, 1, 2, ..."""
     if config.positions != "plain":
         return f"python -m minitron eval {shlex.quote(out)}"
-    example = tasks.example(task)
-    return f"./run {shlex.quote(out)}" + (f" -i {shlex.quote(example)}" if example else "")
+    example, tokens = tasks.example(task)
+    return f"./run {shlex.quote(out)}" + (f" -i {shlex.quote(example)}" if example else "") + (f" -n {tokens}" if tokens else "")
 
 
 if __name__ == "__main__":

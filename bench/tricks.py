@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import contextlib
 import ctypes
+import dataclasses
 import time
 from unittest import mock
 
@@ -118,8 +119,8 @@ def sigmoid_by_exp_forward(u):
 
 
 def qkv_without_table(p, l, x, config, tokens):
-    u, c = ops.norm_linear_forward(x, p.norm1[l], p.wqkv[l], config.norm_eps)
-    return u, (c, None)
+    more = dataclasses.replace(config, vocab=len(tokens) + 1)       # it would not be worth it then
+    return QKV_FORWARD(p, l, x, more, tokens)
 
 
 def exp_divided(s, start, stop):
@@ -173,7 +174,8 @@ def replaced(module, **forms):
     return lambda: mock.patch.multiple(module, **forms)
 
 
-EXP_OF_PAST, BLOCK_FORWARD, BLOCK_BACKWARD = ops.exp_of_past, model.block_forward, model.block_backward
+EXP_OF_PAST, QKV_FORWARD = ops.exp_of_past, model.qkv_forward
+BLOCK_FORWARD, BLOCK_BACKWARD = model.block_forward, model.block_backward
 TRICKS = [      # what it is, shape, what takes it away (forms put in its place, or options of trainer), share of scored positions
     ("two shards on two threads", WIDE, {"threads": 1}),
     ("freed memory is kept in the process", WIDE, memory_given_back),

@@ -70,10 +70,10 @@ def evaluate_all(score, task, config):
 
 def panel(score, task, length, problems):
     """All numbers of one length; None for those that no problem shows."""
-    token, exact = tasks.chance(task, length)
     inputs, targets, module = problems.inputs, problems.targets, task.module
     if len(inputs) == 0:
-        return {"n": 0} | dict.fromkeys(PANEL) | {"chance_token": token, "chance_exact": exact}
+        return {"n": 0} | dict.fromkeys(PANEL)
+    chance_token, chance_exact = tasks.chance(task, length, targets)
     tokens = compare(score, problems)
     numbers = summary(*tokens, targets)
     low, high = wilson(numbers["exact"], len(inputs))
@@ -81,7 +81,8 @@ def panel(score, task, length, problems):
         "edit": edit(score, problems) if task.ends else None,
         "p_length": numbers["token"] ** ((targets >= 0).sum() / len(inputs)),
         "icl": in_context(tokens[0], targets),
-        "resolution": 1 / len(inputs), "exact_low": low, "exact_high": high, "chance_token": token, "chance_exact": exact,
+        "resolution": 1 / len(inputs), "exact_low": low, "exact_high": high,
+        "chance_token": chance_token, "chance_exact": chance_exact,
     }
     if hasattr(module, "reference"):
         numbers["reference"] = module.reference(problems.tokens, task.variant, **task.options)
@@ -94,7 +95,8 @@ def panel(score, task, length, problems):
     return numbers
 
 
-PANEL = ("token", "exact", "nll", "brier", "edit", "p_length", "icl", "resolution", "exact_low", "exact_high")
+PANEL = ("token", "exact", "nll", "brier", "edit", "p_length", "icl", "resolution", "exact_low", "exact_high",
+         "chance_token", "chance_exact")
 
 
 def compare(score, problems, each=map):
@@ -156,7 +158,7 @@ def in_context(nll, targets):
     count, rank = scored.sum(axis=1, keepdims=True), scored.cumsum(axis=1)
     if count.min() < TENTHS:
         return None
-    return float(nll[scored & (rank > 0.9 * count)].mean() - nll[scored & (rank <= 0.1 * count)].mean())
+    return float(nll[scored & (rank > count - count // 10)].mean() - nll[scored & (rank <= count // 10)].mean())
 
 
 def sampled_reference(task, temperatures):

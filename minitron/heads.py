@@ -58,10 +58,15 @@ def score(weights, pattern):
     return (size * pattern).sum(axis=(-3, -2, -1)) / size.sum(axis=(-3, -2, -1))
 
 
-def head_scores(weights, tokens):
-    """weights (L, B, H, T, T), tokens (B, T) -> {pattern: score (L, H)}"""
-    by_head = np.moveaxis(weights, 2, 1)
-    return {"previous": score(by_head, previous_token_pattern(tokens)), "induction": score(by_head, induction_pattern(tokens))}
+def head_scores(weights, tokens, asked=None):
+    """weights (L, B, H, T, T), tokens (B, T), asked (B, T) bool -> {pattern: score (L, H)}
+
+    Induction counts where the task asks for something alone, if that is told: a row of MQAR is filler for the most part, which
+    comes again and again, so that a head that never looks anything up would score high.
+    """
+    heads = np.moveaxis(weights, 2, 1)
+    asking = heads if asked is None else heads * asked[:, :, None]
+    return {"previous": score(heads, previous_token_pattern(tokens)), "induction": score(asking, induction_pattern(tokens))}
 
 
 def repeated(rng, vocab, size=SIZE, times=TIMES, rows=ROWS):

@@ -33,7 +33,7 @@ ATTENTION_BACKWARD = {"softmax": attention_backward, "linear": linear_attention_
 
 
 def split_heads(u, config):
-    """Views of q, k and v in their fused product: u (B, T, (H+2G)K) -> q (B, T, HK), k, v (B, T, GK)"""
+    """Views of q, k and v in their fused product: u (N, (H+2G)K) -> q (N, HK), k, v (N, GK)"""
     q_width, kv_width = config.heads * config.head_dim, config.kv_heads * config.head_dim
     return u[..., :q_width], u[..., q_width:q_width + kv_width], u[..., q_width + kv_width:]
 
@@ -50,25 +50,32 @@ def rope_tables(config, positions, dtype):
 
 
 def qkv_forward(p, l, x, config, tokens):
-    """q, k and v of layer l side by side, before positions.      x (N, D), tokens (N,) -> u (N, (H+2G)K)
+    """Queries, keys and values of layer l, before positions.      x (N, D), tokens (N,) -> q (N, HK), k, v (N, GK)
 
-    In the first layer x is the embedding, so u depends on the token alone: it is computed once for each token of the vocabulary,
-    and looked up as the embedding is.
+    In the first layer x is the embedding, so they depend on the token alone: they are computed once for each token of the
+    vocabulary, and looked up as the embedding is.
     """
-    if l > 0 or config.vocab > len(tokens):
-        u, c_norm_linear = norm_linear_forward(x, p.norm1[l], p.wqkv[l], config.norm_eps)
-        return u, (c_norm_linear, None)
-    table, c_norm_linear = norm_linear_forward(p.embed, p.norm1[l], p.wqkv[l], config.norm_eps)
-    u, c_embedding = embedding_forward(tokens, table)
-    return u, (c_norm_linear, c_embedding)
+    look_up = l == 0 and config.vocab <= len(tokens)
+    u, c_norm_linear = norm_linear_forward(p.embed if look_up else x, p.norm1[l], p.wqkv[l], config.norm_eps)
+    q, k, v = split_heads(u, config)
+    c_q = c_k = None
+    if config.qk_norm:
+        q, c_q = head_norm_forward(q, p.norm_q[l], config.norm_eps)
+        k, c_k = head_norm_forward(k, p.norm_k[l], config.norm_eps)
+    if look_up:
+        q, k, v = (h.take(tokens, axis=0) for h in (q, k, v))
+    return q, k, v, (c_norm_linear, c_q, c_k, (tokens, config.vocab) if look_up else None)
 
 
-def qkv_backward(g, l, du, c_qkv):
-    """du (N, (H+2G)K) -> dx (N, D) and None; or, where u was looked up, None and the embedding's gradient (V, D)"""
-    c_norm_linear, c_embedding = c_qkv
+def qkv_backward(g, l, dq, dk, dv, config, c_qkv):
+    """dq (N, HK), dk, dv (N, GK) -> dx (N, D), None; where they were looked up, None and the embedding's gradient (V, D)"""
+    c_norm_linear, c_q, c_k, c_embedding = c_qkv
     if c_embedding is not None:
-        du = embedding_backward(du, c_embedding)
-    dx, g.norm1[l], g.wqkv[l] = norm_linear_backward(du, c_norm_linear)
+        dq, dk, dv = split_heads(embedding_backward(np.concatenate([dq, dk, dv], axis=-1), c_embedding), config)
+    if config.qk_norm:
+        dq, g.norm_q[l] = head_norm_backward(dq, c_q)
+        dk, g.norm_k[l] = head_norm_backward(dk, c_k)
+    dx, g.norm1[l], g.wqkv[l] = norm_linear_backward(np.concatenate([dq, dk, dv], axis=-1), c_norm_linear)
     return (dx, None) if c_embedding is None else (None, dx)
 
 
@@ -80,11 +87,8 @@ def block_forward(p, l, x, config, cis, tokens, rows):
     """
     c = {"rows": rows}
     time = cis[0].shape[1]
-    u, c["qkv"] = qkv_forward(p, l, x, config, tokens)
-    q, k, v = split_heads(u.reshape(-1, time, u.shape[1]), config)
-    if config.qk_norm:
-        q, c["norm_q"] = head_norm_forward(q, p.norm_q[l], config.norm_eps)
-        k, c["norm_k"] = head_norm_forward(k, p.norm_k[l], config.norm_eps)
+    q, k, v, c["qkv"] = qkv_forward(p, l, x, config, tokens)
+    q, k, v = (h.reshape(-1, time, h.shape[1]) for h in (q, k, v))
     q, c["rope_q"] = rope_forward(q, cis[0])
     k, c["rope_k"] = rope_forward(k, cis[1])
     q, k, v = (h.reshape(-1, time, h.shape[2] // config.head_dim, config.head_dim) for h in (q, k, v))
@@ -124,11 +128,8 @@ def block_backward(g, l, dx, config, c):
     dq, dk, dv = (d.reshape(batch, time, -1) for d in (dq, dk, dv))
     dq = rope_backward(dq, c["rope_q"])
     dk = rope_backward(dk, c["rope_k"])
-    if config.qk_norm:
-        dq, g.norm_q[l] = head_norm_backward(dq, c["norm_q"])
-        dk, g.norm_k[l] = head_norm_backward(dk, c["norm_k"])
-    du = np.concatenate([dq, dk, dv], axis=-1).reshape(batch * time, -1)
-    dr, dembed = qkv_backward(g, l, du, c["qkv"])
+    dq, dk, dv = (d.reshape(batch * time, -1) for d in (dq, dk, dv))
+    dr, dembed = qkv_backward(g, l, dq, dk, dv, config, c["qkv"])
     if dr is not None:
         dr += dx
         dx = dr

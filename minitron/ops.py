@@ -134,7 +134,7 @@ def norm_linear_backward(dy, c_norm_linear):
 
 
 def head_norm_forward(x, gain, eps):
-    """y = gain * x / sqrt(mean(x^2) + eps), the mean over each head      x (B, T, HK), gain (K,) -> y (B, T, HK)
+    """y = gain * x / sqrt(mean(x^2) + eps), the mean over each head      x (..., HK), gain (K,) -> y (..., HK)
 
     For queries and keys (Henry et al. 2020, arXiv:2010.04245): their products then cannot grow without bound.
     """
@@ -148,7 +148,7 @@ def head_norm_forward(x, gain, eps):
 
 
 def head_norm_backward(dy, c_head_norm):
-    """dy (B, T, HK) -> dx (B, T, HK), dgain (K,).      As in norm_linear_backward, with dn = gain * dy."""
+    """dy (..., HK) -> dx (..., HK), dgain (K,).      As in norm_linear_backward, with dn = gain * dy."""
     n, r, gain = c_head_norm
     K = len(gain)
     spread, gains = repeat(n.shape[-1] // K, K, n.dtype), np.tile(gain, n.shape[-1] // K)

@@ -19,6 +19,5 @@ def position_ids(task, config, rng, length, shape):
         ids = task.module.positions(length, task.variant, **task.options)[:time]
         return np.broadcast_to(ids, shape)
     if config.positions == "random":
-        words = rng.words((batch, config.position_range))
-        return np.sort(np.argpartition(words, time - 1, axis=1)[:, :time], axis=1)      # where the smallest words stand
+        return np.sort(rng.different(batch, config.position_range, time), axis=1)
     return None

@@ -81,6 +81,9 @@ def eval_model(path, flags, lengths, temperatures):
     yield f"{path}: {task.name} ({task.variant}) {config.options}".rstrip()
     metrics = {}
     for length in lengths or task.lengths + task.beyond:
+        if not task.module.EXTRAPOLATES and length != task.length and "task" not in flags:
+            raise MinitronError(f"length {length} of task {task.name} is another ability than that of length {task.length}, "
+                                "which was learnt: leave --length out")
         config, task = model.task_config(flags | {"length": length, "test_length": None})
         problems = evaluate.problems(task, config, length, "test", config.test_items)
         metrics[length] = evaluate.panel(model.score, task, length, problems)
@@ -97,6 +100,7 @@ def head_table(path, flags, picture):
         config, task = model.task_config(flags)
         problems = evaluate.problems(task, config, task.length, "test", heads.few(task.width))
         tokens, positions, what = problems.inputs, problems.positions, f"{len(problems.inputs)} problems of {task.name}"
+        asked = problems.targets >= 0
         if len(tokens) == 0:
             raise MinitronError(f"task {task.name} has no test problems of length {task.length}: use a smaller --train-fraction")
     else:
@@ -104,16 +108,17 @@ def head_table(path, flags, picture):
         if len(written) == 0:
             raise MinitronError(f"{path} has no token that spells anything: name a --task")
         size = max(2, min(heads.SIZE, model.vocabulary.context // heads.TIMES))
+        asked = None
         tokens, positions = written[heads.repeated(Random(GALLERY), len(written), size)], None
-        what = f"{size} random tokens repeated {heads.TIMES} times, {heads.ROWS} rows"
+        what = f"{size} random tokens repeated {heads.TIMES} times, {heads.ROWS} rows, at positions 0, 1, 2, ..."
     weights = model.attention(tokens, positions)
-    scores = heads.head_scores(weights, tokens)
+    scores = heads.head_scores(weights, tokens, asked)
     yield f"{path}: share of attention on a pattern; {what}"
     yield "layer   head   previous token   induction"
     for layer, head in np.ndindex(*scores["previous"].shape):
         yield f"{layer:>5}   {head:>4}   {scores['previous'][layer, head]:>14.1%}   {scores['induction'][layer, head]:>9.1%}"
     even = np.tril(np.ones(2 * tokens.shape[1:])) / np.arange(1, tokens.shape[1] + 1)[:, None]
-    even = heads.head_scores(np.broadcast_to(even, (1, len(tokens), 1, *even.shape)), tokens)
+    even = heads.head_scores(np.broadcast_to(even, (1, len(tokens), 1, *even.shape)), tokens, asked)
     yield f"even attention would have {even['previous'][0, 0]:.1%} and {even['induction'][0, 0]:.1%}"
     if picture:
         draw(picture, weights[:, 0], [model.vocabulary.pieces[token].decode(errors="replace") for token in tokens[0]])

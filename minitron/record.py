@@ -162,7 +162,7 @@ def verdict(record):
         return f"No verdict: {c['task']} {at} has no test problems; use a smaller --train-fraction."
     if not tasks.module(c["task"]).EXACT:
         bits = r["nll"] / np.log(2)
-        return f"No verdict, for {c['task']} has no one right answer: {at}, {bits:.2f} bits per token on what is held out."
+        return f"No verdict, for {c['task']} is to learn a distribution: {at}, {bits:.2f} bits per token on the test problems."
     exact, chance = r["exact"], r["chance_exact"]
     found = f"{c['task']} {at}: {exact:.1%} of the problems {asked(c['task'])} are solved (chance {chance:.1%})."
     if exact - chance >= EMERGED * (1 - chance):

@@ -36,3 +36,15 @@ class Random:
     def permutations(self, rows, size):
         """rows random orders of 0..size-1, (rows, size): the order in which random words sort."""
         return np.argsort(self.words((rows, size)), axis=1, kind="stable")
+
+    def different(self, rows, size, count):
+        """rows times `count` different numbers of 0..size-1 in random order, (rows, count).
+
+        Floyd's method (Bentley & Floyd 1987): two words a number, where permutations would need `size` a row.
+        """
+        chosen = np.empty((rows, count), np.int64)
+        for i, last in enumerate(range(size - count, size)):
+            drawn = self.integers(0, last + 1, rows)
+            taken = (chosen[:, :i] == drawn[:, None]).any(axis=1)
+            chosen[:, i] = np.where(taken, last, drawn)
+        return np.take_along_axis(chosen, self.permutations(rows, count), axis=1)

@@ -39,6 +39,8 @@ def fit(x, loss, E=None):
         raise MinitronError(f"{len(set(x.tolist()))} different sizes are too few for a scaling law: use more")
     if x.shape != loss.shape or not (np.all(x > 0) and np.all(loss > 0) and np.all(np.isfinite([x, loss]))):
         raise MinitronError("a scaling law needs sizes and losses above 0")
+    if E is not None and not 0 <= E < loss.min():
+        raise MinitronError(f"E {E} is not from 0 to below the lowest loss, {loss.min():g}: it is what no model gets below")
     middle = np.exp(np.log(x).mean())       # A is fitted as the loss above E there: then it hardly depends on alpha
 
     def error(theta):
@@ -65,6 +67,8 @@ def bootstrap(x, losses, E=None, times=200, level=0.95, seed=0):
     x (n,), losses (n, seeds) -> Law of the lower ends, Law of the upper ends
     """
     losses, rng = np.asarray(losses, float), Random(seed)
+    if losses.ndim != 2 or losses.shape[1] < 2:
+        raise MinitronError("an interval needs losses (sizes, seeds) of two seeds at the least")
     laws = []
     for _ in range(times):
         chosen = rng.integers(0, losses.shape[1], losses.shape)

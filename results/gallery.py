@@ -7,7 +7,6 @@
 
 Each run is one `python train.py` on one core; a stopped script goes on where it was.
 """
-import argparse
 import json
 import subprocess
 import sys
@@ -175,7 +174,7 @@ def runs_of(experiment):
 
 def read(ledger):
     """{key: record}, the last of each key"""
-    if not Path(ledger).exists():
+    if not Path(ledger).is_file():
         return {}
     return {record["key"]: record for record in map(json.loads, Path(ledger).read_text().splitlines())}
 
@@ -185,7 +184,8 @@ def run(flags, ledger):
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([sys.executable, ROOT / "train.py", *flags.split(), "--out", f"{folder}/model.bin",
                                "--ledger", f"{folder}/ledger.jsonl"], capture_output=True, text=True)
-        lines = Path(folder, "ledger.jsonl").read_text().splitlines()
+        written = Path(folder, "ledger.jsonl")
+        lines = written.read_text().splitlines() if written.exists() else []       # none where the flags were refused
         if lines:
             append_line(ledger, lines[-1])
     print(f"{flags}\n    {done.stdout.splitlines()[-2] if done.returncode == 0 else done.stderr[-300:]}", flush=True)
@@ -236,14 +236,17 @@ def span(values, form):
     return low if low == high else f"{low} to {high}"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv):
+    parser = cli.Parser(prog="results/gallery.py", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="FAMILY", help=", ".join(EXPERIMENTS))
     parser.add_argument("--list", action="store_true", help="print the commands")
     parser.add_argument("--table", action="store_true", help="print the tables")
     parser.add_argument("--ledger", default=Path(__file__).with_suffix(".jsonl"), help="where the records are")
     parser.add_argument("--jobs", type=int, default=available_cpus(), help="runs at a time (default: one a core)")
-    flags = parser.parse_args()
+    flags = parser.parse_args(argv)
+    unknown = set(flags.names) - set(EXPERIMENTS)
+    if unknown or flags.jobs < 1:
+        parser.error(f"family {unknown.pop()!r} is unknown: use {', '.join(EXPERIMENTS)}" if unknown else "--jobs is at least 1")
     chosen = {name: EXPERIMENTS[name] for name in flags.names or EXPERIMENTS}
     records = read(flags.ledger)
     if flags.table:
@@ -251,14 +254,15 @@ def main():
             print("\n".join(table(name, experiment, records)) + "\n")
             if experiment.curve:
                 print("\n".join(curve(experiment, records)) + "\n")
-        return
+        return 0
     todo = [flags_ for experiment in chosen.values() for _, _, flags_, key in runs_of(experiment) if key not in records]
     if flags.list:
         print("\n".join(f"python train.py {flags_}" for flags_ in todo))
-        return
+        return 0
     with ThreadPoolExecutor(flags.jobs) as pool:
         list(pool.map(lambda flags_: run(flags_, flags.ledger), todo))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

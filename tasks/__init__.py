@@ -40,6 +40,7 @@ DEFAULTS = {
     "EXTRAPOLATES": True,   # whether longer rows ask for the same ability: they may be mixed then, and tested beyond training's
     "ENDS": True,           # whether END follows a row, which is learnt and not scored; never after labels of type int
     "EXACT": True,          # whether there is one right answer; False: what is learnt is a distribution
+    "DISTINCT": True,       # whether a test asks no problem twice; False: its problems are as frequent as in training
     "BOS": None,            # the piece that stands for an empty prompt
     "BATCH": 128,           # sequences a step
     "VERSION": 1,           # raised when sample() changes: a run's key holds it
@@ -106,7 +107,7 @@ def load(config):
     ends = m.ENDS and rows(length)[1].dtype == bool
     mixed = m.MIXED if config.mixed is None else config.mixed
     lengths = tuple(each for each in range(low if mixed else length, length + 1, m.STEP)
-                    if len(draw(Random(GALLERY), each, 1, "train")[0]))
+                    if has_problem(draw, each))
     if length not in lengths:
         raise MinitronError(f"length {length} has no problem in the share for training, {config.train_fraction}: "
                             "use another --train-fraction or --length")
@@ -121,6 +122,14 @@ def load(config):
         exact=m.EXACT, bos=None if m.BOS is None else pieces.index(m.BOS) if m.BOS in pieces else 0,
         width=width(length), longest=width(longest), context=width(high if m.MIXED else longest),
         batch=m.BATCH, version=f"{config.task} {m.VERSION} {fingerprint}".rstrip(), temperature=m.TEMPERATURE)
+
+
+def has_problem(draw, length):
+    """Whether training has a problem of this length: the options may ask for longer ones, or the split hold none."""
+    try:
+        return len(draw(Random(GALLERY), length, 1, "train")[0]) > 0
+    except MinitronError:
+        return False
 
 
 def bind(m, config, length, variant, options):
@@ -168,16 +177,17 @@ def check_choice(m, config, variant, length, longest):
 
 def parse_options(task, known, text):
     """"pairs=8,symbols=32" -> {name: number}, every known option with its default.  Raises MinitronError."""
-    options = {name: default for name, (default, low, high) in known.items()}
+    options, seen = {name: default for name, (default, low, high) in known.items()}, set()
     for part in (text or "").split(","):
         name, equals, value = part.partition("=")
         if not part:
             continue
-        if f"{name}=" in text[:text.index(part)]:
+        if name in seen:
             raise MinitronError(f"option {name} is given twice in {text!r}: give it once")
         if name not in known:
             there = ", ".join(f"{name}={default}" for name, default in options.items()) or "none"
             raise MinitronError(f"option {part!r} is unknown to task {task}, whose options are: {there}")
+        seen.add(name)
         default, low, high = known[name]
         try:
             options[name] = type(default)(value)
@@ -211,12 +221,19 @@ def digits(numbers, width, base=10):
 
 
 def row_hash(tokens):
-    """One number in [0, 1) a row, spread evenly, equal for equal rows on every machine.      tokens (B, S) -> (B,)"""
-    h = np.full(len(tokens), 0x9E3779B97F4A7C15, np.uint64)
-    for column in np.ascontiguousarray(tokens.T, np.uint64):
-        h = (h ^ column) * np.uint64(0xBF58476D1CE4E5B9)
-        h ^= h >> np.uint64(29)
-    return (h >> np.uint64(11)) * 2.0**-53
+    """One number in [0, 1) a row, spread evenly, equal for equal rows on every machine.      tokens (B, S) -> (B,)
+
+    A sum with a random odd factor for each column, modulo 2^64 (Dietzfelbinger 1996), mixed.
+    """
+    factors = mix(np.arange(1, tokens.shape[1] + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)
+    return (mix((tokens.astype(np.uint64) * factors).sum(axis=1, dtype=np.uint64)) >> np.uint64(11)) * 2.0**-53
+
+
+def mix(h):
+    """uint64 -> uint64, one to one: each bit of the result depends on all of h.  SplitMix64's (Steele, Lea & Flood 2014)."""
+    h = (h ^ h >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ h >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return h ^ h >> np.uint64(31)
 
 
 def shares(train_fraction):
@@ -225,7 +242,7 @@ def shares(train_fraction):
 
 
 def split_by_hash(sample, train_fraction, mirror):
-    """Wrap sample(rng, length, batch) so that it draws from one split: no problem is ever in two.
+    """Wrap sample(rng, length, batch) so that it draws from one split: no row is ever in two.
 
     Where a problem belongs follows from its tokens alone: the lowest `train_fraction` of hashes are for training, the next
     fifth of the rest decides when training stops, and the others are the test, which nothing looks at before the end.
@@ -277,34 +294,38 @@ def scored(tokens, answer):
 
 
 def problems(task, rng, length, limit, split="test"):
-    """Up to `limit` different problems of a split; where the split has fewer, all of them.
+    """Up to `limit` different problems of a split; where the split has fewer, all of them.  Just as drawn where the task is not
+    DISTINCT: without repeats, a mean over them would not be that of the stream, which is what the task's reference is of.
 
-    Drawn until there are enough, or until 16 draws for each one known find no new one: were one missing, the odds of that
-    would be about e^-16.
+    Drawn until there are enough, or until 16 draws for each one known find no new one: were one missing, and as likely as the
+    others, the odds of that would be about e^-16.
     """
-    tokens, answer = task.draw(rng, length, 2 * limit, split)
-    known = 0
+    if not task.module.DISTINCT:
+        return task.draw(rng, length, limit, split)
+    tokens, answer = task.draw(rng, length, limit, split)
+    known, drawn = 0, limit
     while True:
         _, first = np.unique(tokens, axis=0, return_index=True)
         first.sort()                                            # in the order drawn, which is a random one
         tokens, answer = tokens[first], answer[first]
-        if len(tokens) == known or len(tokens) >= limit:
+        if len(tokens) >= limit or len(tokens) == known and drawn >= 16 * known:
             return tokens[:limit], answer[:limit]
+        drawn = 16 * known or limit                             # once more the same, for the few that a large split repeats
         known = len(tokens)
-        more_tokens, more_answer = task.draw(rng, length, 16 * known, split)
+        more_tokens, more_answer = task.draw(rng, length, drawn, split)
         tokens, answer = np.concatenate([tokens, more_tokens]), np.concatenate([answer, more_answer])
 
 
-def chance(task, length, size=4096):
+def chance(task, length, asked=None, size=2048):
     """What a guesser reaches that knows only the position: (token accuracy, exact match).  Measured, never typed in.
 
-    For each place of the answer it says the token most frequent there in one half of a sample; the other half tells how
-    often that is right.  For the exact match it says the most frequent whole answer, and where that has nothing, the former.
+    For each place of the answer it says the token most frequent there in a sample of training.  For the exact match it says the
+    most frequent whole answer, and where that has nothing, the former.  `asked`, targets (B, T) of test problems, tell how often
+    that is right; where they are not given, other training problems do.
     """
-    answers = scored(*task.draw(Random(CHANCE, length), length, size, "train"))
-    if len(answers) == 1:
-        answers = answers.repeat(2, axis=0)         # all there is to train on: seen once, asked once
-    seen, asked = answers[:len(answers) // 2], answers[len(answers) // 2:]
+    seen = shift(task, *task.draw(Random(CHANCE, length), length, size, "train"), score_end=False)[1]
+    if asked is None:
+        asked = shift(task, *task.draw(Random(CHANCE, length, 1), length, size, "train"), score_end=False)[1]
     guess = np.array([np.bincount(column[column >= 0]).argmax() if (column >= 0).any() else -1 for column in seen.T])
     whole, counts = np.unique(seen, axis=0, return_counts=True)
     best = whole[counts.argmax()]
@@ -318,11 +339,17 @@ def spell(task, tokens):
 
 
 def example(task):
-    """A prompt to try on a trained model: one test problem up to what is scored first; none where no answer is the right one."""
-    if not task.exact:
-        return ""
+    """A prompt to try on a trained model, and how many tokens answer it, None where the model knows or there is no end.
+
+    The prompt is a test problem up to what is scored first; "" where the model needs none.
+    """
+    if task.bos is not None:
+        return "", None
     tokens, answer = task.draw(Random(GALLERY), task.length, 1, "test")
     if len(tokens) == 0:
         tokens, answer = task.draw(Random(GALLERY), task.length, 1, "train")
-    first = (scored(tokens, answer)[0] >= 0).argmax()
-    return spell(task, tokens[0][:first + (answer.dtype != bool)])
+    there = scored(tokens, answer)[0] >= 0
+    first = there.argmax()
+    if answer.dtype != bool:
+        return spell(task, tokens[0][:first + 1]), 1
+    return spell(task, tokens[0][:first]), None if task.ends else int(there.sum())

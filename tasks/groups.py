@@ -3,8 +3,9 @@
     21345 13245             labels:  21345 23145        (first swap places 1 and 2, then 2 and 3)
 
 Each token is an element of a group, and at each the product of all up to it is asked for.  S5 and A5, the permutations of five
-things, and the even ones among them, are not solvable groups: no circuit of fixed depth does products of any length, and a
-transformer's depth has to grow with the length.  z60, a clock of 60 hours, has as many elements as A5 and is easy.
+things, and the even ones among them, are not solvable groups: their products are complete for NC1 (Barrington 1989).  So unless
+TC0 = NC1, which few believe and nobody has ruled out, a transformer's depth has to grow with the length.  z60, a clock of 60
+hours, has as many elements as A5 and is in TC0.
 
 Length: elements of the row.
 Source: Merrill et al. 2024, arXiv:2404.08819.

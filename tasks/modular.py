@@ -25,6 +25,7 @@ LENGTH = 59
 VARIANTS = ("plain", "ordered")
 MIXED = False
 EXTRAPOLATES = False
+ENDS = False
 BATCH = 512
 VERSION = 2
 WATCH = ("fourier",)

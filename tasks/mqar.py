@@ -22,6 +22,7 @@ VARIANTS = ("zeros", "random")
 STEP = 2
 MIXED = False
 BATCH = 64
+VERSION = 2
 WATCH = ("heads",)
 
 
@@ -33,8 +34,8 @@ def sample(rng, length, batch, variant, pairs, vocab, power):
     if length % 2 or length < 4 * pairs or vocab <= length:
         raise MinitronError(f"length {length} does not fit pairs {pairs} and vocab {vocab}: it is even, at least 4 * pairs, "
                             "and below vocab")
-    keys = 1 + rng.permutations(batch, vocab // 2 - 1)[:, :pairs]
-    values = vocab // 2 + rng.permutations(batch, vocab - vocab // 2)[:, :pairs]
+    keys = 1 + rng.different(batch, vocab // 2 - 1, pairs)
+    values = vocab // 2 + rng.different(batch, vocab - vocab // 2, pairs)
     space = (length - 2 * pairs) // 2
     weight = np.arange(1, space + 1) ** (power - 1)
     # Places with the smallest -log(u) / weight are a draw without replacement by weight (Efraimidis & Spirakis 2006).

@@ -20,6 +20,8 @@ LENGTH = 16
 OPTIONS = {"tasks": (16, 1, 512), "k": (3, 1, 16), "alpha": (1.4, 0.0, 4.0), "world": (0, 0, 2**31)}
 MIXED = False
 EXTRAPOLATES = False
+DISTINCT = False
+VERSION = 2
 BATCH = 512
 
 

@@ -52,13 +52,13 @@ def norm_linear_backward(dy, c_norm_linear):
 
 
 def head_norm_forward(x, gain, eps):
-    """y = rmsnorm(x) of each head      x (B, T, HK), gain (K,) -> y (B, T, HK)"""
-    y, c_rmsnorm = rmsnorm_forward(x.reshape(*x.shape[:2], -1, len(gain)), gain, eps)
+    """y = rmsnorm(x) of each head      x (..., HK), gain (K,) -> y (..., HK)"""
+    y, c_rmsnorm = rmsnorm_forward(x.reshape(*x.shape[:-1], -1, len(gain)), gain, eps)
     return y.reshape(x.shape), c_rmsnorm
 
 
 def head_norm_backward(dy, c_head_norm):
-    """rmsnorm's dx of each head, its dgain summed over all      dy (B, T, HK) -> dx (B, T, HK), dgain (K,)"""
+    """rmsnorm's dx of each head, its dgain summed over all      dy (..., HK) -> dx (..., HK), dgain (K,)"""
     dx, dgain = rmsnorm_backward(dy.reshape(c_head_norm[0].shape), c_head_norm)
     return dx.reshape(dy.shape), dgain
 

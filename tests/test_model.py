@@ -240,7 +240,7 @@ def test_looked_up_and_computed_first_layer_are_the_same(seed):
     dlogits = r.randn(48, config.vocab)
     looked_up, g, cache = forward_and_backward(p, config, config, tokens, rows, dlogits)
     computed, wanted, other = forward_and_backward(p, more, config, tokens, rows, dlogits)
-    assert cache[1][0]["qkv"][1] is not None and other[1][0]["qkv"][1] is None          # each went its own way
+    assert cache[1][0]["qkv"][-1] is not None and other[1][0]["qkv"][-1] is None          # each went its own way
     np.testing.assert_allclose(looked_up, computed, rtol=1e-12, atol=1e-12 * np.abs(computed).max())
     assert_same(g, wanted)
 

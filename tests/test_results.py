@@ -30,8 +30,7 @@ def test_an_experiment_is_run_once_and_shown(gallery, tmp_path, monkeypatch, cap
     ledger = tmp_path / "ledger.jsonl"
 
     def main(*flags):
-        monkeypatch.setattr(sys, "argv", ["gallery.py", "--ledger", str(ledger), *flags])
-        gallery.main()
+        assert gallery.main(["--ledger", str(ledger), *flags]) == 0
         return capsys.readouterr().out
 
     assert main("--list").count("python train.py") == 2
