@@ -104,7 +104,7 @@ def load(config):
 
     pieces, draw, rows, fingerprint = bind(m, config, length, variant, options)
     low, high = m.LENGTHS
-    ends = m.ENDS and rows(length)[1].dtype == bool
+    ends = rows(length)[1].dtype == bool and m.ENDS
     mixed = m.MIXED if config.mixed is None else config.mixed
     lengths = tuple(each for each in range(low if mixed else length, length + 1, m.STEP)
                     if has_problem(draw, each))

@@ -125,7 +125,7 @@ PLANTED = [
     ("generation is given the right answers", "evaluate.py",
      "        inputs[:, t + 1:t + 2] = said[:, t:t + 1]\n", "", "test_instruments.py::test_greedy_follows_its_own_errors"),
     ("a fifth for a tenth", "evaluate.py",
-     "rank > 0.9 * count", "rank > 0.8 * count", "test_instruments.py::test_in_context_is_the_last_tenth_less_the_first"),
+     "rank > count - count // 10", "rank > count - count // 5", "test_instruments.py::test_in_context_is_the_last_tenth_less_the_first"),
     ("no insertions", "evaluate.py",
      "np.minimum(above[:, j + 1], here[:, j]) + 1", "above[:, j + 1] + 1",
      "test_instruments.py::test_levenshtein_equals_its_recursion"),
@@ -137,7 +137,7 @@ PLANTED = [
     ("all keys for every block of queries", "flops.py",
      "(stop - start) * stop", "(stop - start) * time", "test_hidden.py::test_executed_flops_are_those_of_all_products[0-66]"),
     ("ids in any order", "positions.py",
-     "np.sort(np.argpartition(words, time - 1, axis=1)[:, :time], axis=1)", "np.argpartition(words, time - 1, axis=1)[:, :time]",
+     "np.sort(rng.different(batch, config.position_range, time), axis=1)", "rng.different(batch, config.position_range, time)",
      "test_hidden.py::test_random_positions_are_sorted_draws"),
 ]
 

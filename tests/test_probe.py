@@ -156,7 +156,7 @@ def test_without_the_engine_the_numbers_are_the_same(command, addition, without_
 
 def test_split_without_a_problem_is_said(command, addition):
     path, _ = addition
-    status, lines, error = command("eval", path, "--train-fraction", "0.99", "--length", "1", "--temperature", "1")
+    status, lines, error = command("eval", path, "--variant", "reversed", "--train-fraction", "0.99", "--length", "1")
     assert (status, error, len(lines)) == (0, [], 3) and "none of this length's problems" in lines[2]
 
 
@@ -169,14 +169,14 @@ def scores_of(lines):
     return {(int(layer), int(head)): (float(previous), float(induction)) for layer, head, previous, induction in cells}
 
 
-def even_shares(tokens):
+def even_shares(tokens, asked):
     """Previous-token and induction score, in percent, of attention that is the same on all of the past, pair by pair."""
     back = follows = 0
-    for row in tokens.tolist():
+    for row, counts in zip(tokens.tolist(), asked):
         for t in range(len(row)):
             back += (t > 0) / (t + 1)
-            follows += sum(row[s - 1] == row[t] for s in range(1, t + 1)) / (t + 1)
-    return 100 * back / tokens.size, 100 * follows / tokens.size
+            follows += counts[t] * sum(row[s - 1] == row[t] for s in range(1, t + 1)) / (t + 1)
+    return 100 * back / tokens.size, 100 * follows / asked.sum()
 
 
 @pytest.mark.parametrize("flags", [[], ["--task", "addition"], ["--seed", "3", "--positions", "coupled"]])
@@ -193,13 +193,14 @@ def test_heads_are_those_of_numpy(command, addition, flags):
         assert headline.endswith("16 problems of addition")
     else:
         tokens, positions = heads.repeated(Random(5), len(vocabulary.pieces) - 1, 25), None       # all but END, which is the last
-        assert headline.endswith("25 random tokens repeated 4 times, 16 rows")
-    expected = heads.head_scores(heads.attention_weights(p, config, tokens, positions), tokens)
+        assert headline.endswith("25 random tokens repeated 4 times, 16 rows, at positions 0, 1, 2, ...")
+    asked = rows.targets >= 0 if flags else np.ones(tokens.shape, bool)
+    expected = heads.head_scores(heads.attention_weights(p, config, tokens, positions), tokens, asked)
     found = scores_of(lines)
     assert found.keys() == set(np.ndindex(2, 2))
     for place, pair in found.items():
         assert pair == pytest.approx([100 * expected[name][place] for name in ("previous", "induction")], abs=0.051)
-    assert numbers(lines[-1:]) == pytest.approx(even_shares(tokens), abs=0.051)
+    assert numbers(lines[-1:]) == pytest.approx(even_shares(tokens, asked), abs=0.051)
 
 
 @needs_engine
@@ -253,7 +254,7 @@ WRONG = [
     ("addition", "heads --picture {}/nosuch/a.png", ["nosuch/a.png", "No such file"]),
     ("addition", "heads --picture {}/a.nosuch", ["a.nosuch", "png"]),
     ("addition", "heads --picture {}", ["picture", "cannot be written|.png"]),
-    ("modular", "eval --length 12", ["length 12", "modular", "another vocabulary"]),
+    ("modular", "eval --length 12", ["length 12", "modular", "another ability", "length 11"]),
     ("modular", "heads --seed=-1", ["seed -1"]),
     ("mqar", "eval --length 25", ["length 25", "even"]),
     ("mqar", "eval --options vocab=64", ["mqar", "64 pieces", "128"]),
