@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train a transformer on a small task, write model.bin, and say what emerged.
 
-    python train.py --dim 128                     a minute or two: three-digit addition
+    python train.py --dim 128                     half a minute: three-digit addition
     python train.py --dim 8                       the same, and it does not work (yet)
     python train.py --task text --data my.txt     a text of yours
     python train.py --resume                      go on where a run was stopped

@@ -206,7 +206,7 @@ def test_different_numbers_are_so_and_each_order_is_as_likely(size, count):
 
 
 def test_a_test_has_problems_as_often_as_training_where_they_are_not_equally_likely():
-    """The first of quanta's skills is asked in 1 / sum(i^-1.4) of all cases; without repeats it would be all of its 8 rows here."""
+    """The first of quanta's skills is asked in 1 / sum(i^-1.4) of all cases; without repeats, for its 8 rows of 64 here."""
     task = load("quanta", length=3, options="tasks=8,k=2")
     tokens, _ = tasks.problems(task, Random(2), 3, 2000, "train")
     share = np.mean(task.module.group(tokens, 3) == 1)
