@@ -43,7 +43,11 @@ ENOUGH = 50             # if they are at least so many: a handful can be right b
 
 
 class Diverged(MinitronError):
-    """The loss or the gradient is not a finite number any more."""
+    """The loss or the gradient is not a finite number any more.      record: what is kept of the run"""
+
+    def __init__(self, complaint, record):
+        super().__init__(complaint)
+        self.record = record
 
 
 @dataclasses.dataclass
@@ -54,6 +58,7 @@ class Run:
     task: tasks.Task
     out: str
     ledger: object          # a path, or None
+    threads: int            # to work with
     p: Params               # weights
     m: Params               # AdamW's two moments
     v: Params
@@ -68,16 +73,17 @@ class Run:
         return Path(f"{self.out}.ckpt")
 
 
-def train(config, out="model.bin", ledger=None, resume=False, quiet=False):
+def train(config, out="model.bin", ledger=None, resume=False, quiet=False, threads=None):
     """Train one configuration and return its record (record.py), which is also appended to `ledger` if that is a path.
 
-    Writes the model to `out`, and every config.eval_every steps a checkpoint beside it, which is deleted at the end.
+    Writes the model to `out`, and every config.eval_every steps a checkpoint beside it, which is deleted at the end.  `threads`
+    are as many as there are cores, or shards, unless told.
     Raises MinitronError; Diverged, with the record appended; Interrupted, with the step saved.
     """
-    run = start(config.resolve(), out, ledger, resume)
+    run = start(config.resolve(), out, ledger, resume, threads)
     steps, progress = run.config.steps, run.progress
     quiet_numpy = np.errstate(over="ignore", invalid="ignore")       # train_step looks for what is not finite itself
-    with Workers(run.config) as workers, StopOnSignal() as stop, Progress(progress["step"], steps, quiet) as shown, quiet_numpy:
+    with Workers(run.config, run.threads) as workers, StopOnSignal() as stop, Progress(progress["step"], steps, quiet) as shown, quiet_numpy:
         while progress["step"] < steps and progress["solved"] < 2:
             loss, token = train_step(run, workers)
             shown.step(loss, token)
@@ -90,7 +96,7 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False):
     return finish(run)
 
 
-def start(config, out, ledger, resume):
+def start(config, out, ledger, resume, threads):
     """A run at its first step, or where its checkpoint is.  Raises MinitronError for all that can be known to go wrong."""
     task = tasks.load(config)
     if os.path.isdir(out) or not str(out):
@@ -105,7 +111,8 @@ def start(config, out, ledger, resume):
     decay = config.weight_decay * decay_mask(config)
     held_out = evaluate.problems(task, config, config.length, "valid", max(1, LOOK // task.width))
     p = init(config)
-    run = Run(config, task, out, ledger, p, Params(config), Params(config), decay, held_out, p.flat.copy(),
+    threads = min(config.shards, threads or available_cpus())
+    run = Run(config, task, out, ledger, threads, p, Params(config), Params(config), decay, held_out, p.flat.copy(),
               checkpoint.new_progress())
     if resume:
         run.progress = checkpoint.load(run.saved, config, config.key(task), run.p, run.m, run.v)
@@ -132,10 +139,10 @@ def train_step(run, workers):
         workers.by_piece(lambda *pieces: adamw(*pieces, step, lr, c.beta1, c.beta2),
                          run.p.flat, g.flat, run.m.flat, run.v.flat, run.decay)
     if not np.isfinite(loss + norm + np.dot(run.p.flat, run.p.flat)):
-        write_record(run, "diverged", {}, None)
+        result = write_record(run, "diverged", {}, None)
         culprit = run.p.first_nonfinite() or g.first_nonfinite() or "logits"
         raise Diverged(f"step {step}: loss {loss:g}, gradient {norm:g}, first tensor that is not finite: {culprit}; "
-                       f"{run.saved} holds the last checkpoint: delete it and use an --lr below {c.lr:g}")
+                       f"{run.saved} holds the last checkpoint: delete it and use an --lr below {c.lr:g}", result)
     run.progress["step"] = step
     run.progress["tokens"] += inputs.size
     run.progress["flops"] += train_flops(c, inputs, targets)
@@ -199,7 +206,7 @@ def export_model(run):
 def measure(run):
     """-> {length: numbers} on the test problems, and what ran the model: run.c, or NumPy where the engine is not built"""
     try:
-        with Engine(run.out, threads=min(run.config.shards, available_cpus())) as engine:
+        with Engine(run.out, run.threads) as engine:
             return evaluate.evaluate_all(evaluate.engine_scorer(engine), run.task, run.config), "run.c"
     except EngineMissing as missing:
         print(f"minitron: {missing}; measured with NumPy instead", file=sys.stderr)
@@ -208,7 +215,7 @@ def measure(run):
 
 def write_record(run, status, metrics, scored_by):
     run.progress["seconds"] = time.monotonic() - run.began
-    result = record.make_record(run.config, run.task, status, run.p.count(), run.progress, metrics, scored_by)
+    result = record.make_record(run.config, run.task, status, run.p.count(), run.progress, metrics, scored_by, run.threads)
     if run.ledger is not None:
         record.append_record(run.ledger, result)
     return result

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tasks
 
-from . import cli, export, gallery, probe
+from . import cli, export, gallery, probe, sweep_command
 
 
 def main(argv):
@@ -19,6 +19,7 @@ def main(argv):
     quantize.add_argument("model", metavar="MODEL")
     quantize.add_argument("out", metavar="OUT")
     probe.add_commands(commands)
+    sweep_command.add_commands(commands)
     flags = vars(parser.parse_args(argv))
     command = flags.pop("command")
     if command == "quantize":
@@ -27,6 +28,10 @@ def main(argv):
         for name in flags["names"] or tasks.names():
             print(gallery.show(name))
         return 0
+    if command == "sweep":
+        return sweep_command.run_sweep(flags)
+    if command == "report":
+        return sweep_command.show_report(**flags)
     return probe.run(command, flags)
 
 

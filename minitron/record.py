@@ -12,20 +12,16 @@ import numpy as np
 import tasks
 
 from .config import RECORD_VERSION
-from .environment import ROOT, available_cpus
+from .environment import ROOT
 from .errors import MinitronError
 from .files import append_line
 
 EMERGED, PARTLY = 0.9, 0.5      # share of the way from chance to perfect at which an ability counts as there, as half there
 
 
-def make_record(config, task, status, parameters, progress, metrics, scored_by):
+def make_record(config, task, status, parameters, progress, metrics, scored_by, threads):
     """The record of a run.      status: ok, diverged; progress: the checkpoint's; metrics: {length: numbers} or {}"""
-    return {
-        "key": config.key(task),
-        "version": RECORD_VERSION,
-        "status": status,
-        "config": dataclasses.asdict(config),
+    return head(config, task, status) | {
         "metrics": {str(length): numbers for length, numbers in metrics.items()},
         "curve": thin(progress["curve"], 20),
         "reached": reached(progress["curve"]),
@@ -35,13 +31,23 @@ def make_record(config, task, status, parameters, progress, metrics, scored_by):
         "tokens": progress["tokens"],
         "seconds": round(progress["seconds"], 3),
         "scored_by": scored_by,
-        "seed": config.seed,
-        "commit": commit(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "blas": blas(),
-        "threads": min(config.shards, available_cpus()),
-    }
+        "threads": threads,
+    } | here()
+
+
+def failed(config, status, reason, seconds):
+    """The record of a run that gave none itself.      status: timeout, killed"""
+    return head(config, tasks.load(config), status) | {"reason": reason, "metrics": {}, "curve": [], "seconds": round(seconds, 3)} | here()
+
+
+def head(config, task, status):
+    return {"key": config.key(task), "version": RECORD_VERSION, "status": status, "config": dataclasses.asdict(config),
+            "seed": config.seed}
+
+
+def here():
+    """What ran it"""
+    return {"commit": commit(), "python": platform.python_version(), "numpy": np.__version__, "blas": blas()}
 
 
 def reached(curve):

@@ -1,0 +1,45 @@
+"""What a sweep shows while it goes on: one bar for all of it, and on a terminal the phase diagram as it fills."""
+import sys
+import time
+
+from tqdm import tqdm
+
+from . import phase, report
+
+
+class Board:
+    """costs {key: seconds that its cell should take}; records: those that are there already; jobs: cells at a time"""
+
+    def __init__(self, costs, records, jobs):
+        self.costs, self.records, self.jobs = costs, list(records), jobs
+        self.live = sys.stderr.isatty()
+        self.began, self.spent, self.cells, self.drawn = time.monotonic(), 0.0, 0, 0
+
+    def ended(self, record):
+        """After each cell."""
+        self.records.append(record)
+        self.cells += 1
+        self.spent += self.costs.get(record["key"], 0.0)
+        if self.live:
+            self.draw()
+        else:
+            came = phase.way(record)
+            print(f"{self.bar()}   {record['key']} {record['status']}" + ("" if came is None else f" {came:.0%} of the way"),
+                  file=sys.stderr, flush=True)
+
+    def bar(self):
+        """tqdm's, over the work that the cells ask for, since they are very different"""
+        total = sum(self.costs.values())
+        elapsed = time.monotonic() - self.began
+        return tqdm.format_meter(min(self.spent, total), total, elapsed, bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}",
+                                 ncols=60) + f", {self.cells} of {len(self.costs)} cells, {self.solved()} learnt"
+
+    def solved(self):
+        return sum((phase.way(record) or 0) >= phase.LEARNT for record in self.records)
+
+    def draw(self):
+        lines = [line for line in report.lines(self.records, colour=report.can_colour())] + [self.bar()]
+        up = f"\x1b[{self.drawn}F\x1b[J" if self.drawn else ""
+        sys.stderr.write(up + "\n".join(lines) + "\n")
+        sys.stderr.flush()
+        self.drawn = len(lines)

@@ -1,0 +1,121 @@
+"""The cells of a sweep: every combination of the values that its dials take, each a configuration, the cheapest first."""
+import dataclasses
+import itertools
+import math
+import re
+import statistics
+import time
+import types
+import typing
+
+import numpy as np
+
+import tasks
+
+from .config import Config
+from .errors import MinitronError
+from .flops import train_flops
+from .optim import adamw
+from .parallel import Workers
+from .params import Params, init
+from .positions import position_ids
+from .rng import GALLERY, Random
+
+MOST = 100_000          # cells of a sweep
+TRIED = 5               # cells that are tried before a sweep, to know what a step takes here,
+LOOK = 0.3              # each for so many seconds
+
+
+def dials():
+    """What a sweep can turn: name -> kind, of the fields of Config that are flags"""
+    hints = typing.get_type_hints(Config)
+    kinds = {field.name: hints[field.name] for field in dataclasses.fields(Config) if field.metadata["help"] is not None}
+    return {name: kind.__args__[0] if isinstance(kind, types.UnionType) else kind for name, kind in kinds.items()}
+
+
+def values(name, given):
+    """"8,16,32", "1-5", "yes,no", "k=2;k=3" for options, or a list from a spec file -> the values of a dial.  Raises MinitronError."""
+    if isinstance(given, str):
+        given = given.split(";" if name == "options" else ",")
+    found = [value for one in (given if isinstance(given, list) else [given]) for value in some(name, one)]
+    if not found or len(set(found)) < len(found):
+        raise MinitronError(f"{flag(name)} {given!r} names no value or one twice: give each once")
+    return found
+
+
+def some(name, one):
+    """One item of a list: a value, or a range of whole numbers"""
+    kind, text = dials()[name], one.strip() if isinstance(one, str) else one
+    bounds = re.fullmatch(r"(\d{1,9})-(\d{1,9})", text) if kind is int and isinstance(text, str) else None
+    if bounds:
+        low, high = map(int, bounds.groups())
+        if low <= high < low + 1000:
+            return range(low, high + 1)
+        raise MinitronError(f"{flag(name)} {one!r} counts down or is too long a range")
+    try:
+        if kind is bool:
+            return [{"yes": True, "no": False, True: True, False: False}[text]]
+        if isinstance(text, str) or type(text) is kind or (kind is float and type(text) is int):
+            return [kind(text)]
+    except (ValueError, KeyError, TypeError):
+        pass
+    wanted = {bool: "yes or no", int: "a whole number or a range such as 1-5", float: "a number", str: "a name"}[kind]
+    raise MinitronError(f"{flag(name)} {one!r} is not {wanted}")
+
+
+def flag(name):
+    return "--" + name.replace("_", "-")
+
+
+def cells(axes):
+    """axes {name: values} -> [(key, Config)], resolved, the cheapest first.  Raises MinitronError, which names the cell."""
+    count = math.prod(len(found) for found in axes.values())
+    if count > MOST:
+        raise MinitronError(f"{count:,} cells are more than {MOST:,}: give fewer values")
+    configs = {}
+    for combination in itertools.product(*axes.values()):
+        chosen = dict(zip(axes, combination))
+        try:
+            config = Config(**chosen).resolve()
+            configs[config.key(tasks.load(config))] = config
+        except MinitronError as error:
+            turned = " ".join(f"{flag(name)} {value}" for name, value in chosen.items() if len(axes[name]) > 1 or name == "task")
+            raise MinitronError(f"cell {turned}: {error}") from None
+    return sorted(configs.items(), key=lambda cell: (run_flops(cell[1]), cell[0]))
+
+
+def longest_batch(config):
+    """A batch of the longest rows: inputs, targets, positions"""
+    task = tasks.load(config)
+    inputs, targets = tasks.batch(task, Random(GALLERY), config.length, config.batch)
+    return inputs, targets, position_ids(task, config, Random(GALLERY), config.length, inputs.shape)
+
+
+def run_flops(config):
+    """FLOPs of a run that uses all its steps, each with the longest rows"""
+    inputs, targets, _ = longest_batch(config)
+    return config.steps * train_flops(config, inputs, targets)
+
+
+def step_seconds(config):
+    """What one training step takes here, on one thread: the median of as many as fit into LOOK"""
+    batch, p, m, v = longest_batch(config), init(config), Params(config), Params(config)
+    times, end = [], time.monotonic() + LOOK
+    with Workers(config, threads=1) as workers:
+        while len(times) < 3 or time.monotonic() < end:
+            start = time.monotonic()
+            _, _, g = workers.gradient(p, *batch)
+            adamw(p.flat, g.flat, m.flat, v.flat, 0.0, 1, 0.0, 0.9, 0.99)
+            times.append(time.monotonic() - start)
+    return statistics.median(times[1:])
+
+
+def estimate(configs):
+    """Seconds that each run takes on one core if it uses all its steps: measured on TRIED of them, in between by their FLOPs."""
+    flops = np.array([run_flops(config) / config.steps for config in configs])
+    order = np.argsort(flops, kind="stable")
+    tried = sorted({order[round(i * (len(order) - 1) / (TRIED - 1))] for i in range(TRIED)}, key=lambda i: flops[i])
+    seconds = [step_seconds(configs[i]) for i in tried]
+    steps = np.exp(np.interp(np.log(flops), np.log(flops[tried]), np.log(seconds)))
+    looks = np.array([2 / config.eval_every for config in configs])         # an evaluation is about the work of two steps
+    return steps * (1 + looks) * np.array([config.steps for config in configs])

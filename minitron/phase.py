@@ -1,0 +1,134 @@
+"""From records to a phase diagram: which settings were swept, what each cell's seeds came to, where the frontier runs."""
+import dataclasses
+import shlex
+from typing import NamedTuple
+
+import numpy as np
+
+import tasks
+
+from .config import Config
+from .evaluate import wilson
+from .verdict import LEARNT
+
+NEAR = 0.05             # nats above the best there can be within which a distribution counts as learnt
+ROWS = ("dim", "layers", "heads", "ffn_dim", "steps", "train_fraction", "attention", "positions", "rope_theta", "variant", "options")
+COLUMNS = ("length",) + ROWS
+
+
+class Cell(NamedTuple):
+    """The runs of one setting, all seeds."""
+
+    records: list           # of the learning rate that the validation problems chose
+    searched: dict          # learning rate -> mean share of the way that its runs came, on the test
+
+    def learnt(self):
+        return [x >= LEARNT for x in map(way, self.records) if x is not None]
+
+    def probability(self):
+        """Share of runs that learnt it, its interval, number of runs; None where no run can be said to"""
+        learnt = self.learnt()
+        if not learnt:
+            return None
+        share = sum(learnt) / len(learnt)
+        return share, wilson(share, len(learnt)), len(learnt)
+
+
+class Panel(NamedTuple):
+    """A phase diagram."""
+
+    fixed: dict             # settings that tell it from the other panels
+    y: str
+    x: str | None
+    ys: list
+    xs: list
+    cells: dict             # (y, x) -> Cell
+
+
+def numbers(record):
+    """The test's numbers at the dial's length, or None"""
+    found = record["metrics"].get(str(record["config"]["length"]))
+    return found if found and found["n"] else None
+
+
+def way(record):
+    """The share of the way from chance to perfect that a run came on the test, at most 1, None where there is none"""
+    r = numbers(record)
+    if r is None:
+        return 0.0 if record["status"] != "ok" else None
+    if tasks.module(record["config"]["task"]).EXACT or r.get("sampled"):
+        return (r["exact"] - r["chance_exact"]) / (1 - r["chance_exact"]) if r["chance_exact"] < 1 else 0.0
+    if r.get("reference"):
+        return float(r["nll"] - min(r["reference"].values()) <= NEAR)
+    return None
+
+
+def chosen_by_validation(record):
+    """What a learning rate is chosen by: exact match on the held-out problems that are not the test, then their nll"""
+    last = record["curve"][-1] if record["curve"] else {"exact": None, "nll": None}
+    return (last["exact"] or 0.0, -(np.inf if last["nll"] is None else last["nll"]))
+
+
+def varying(records):
+    """The fields of Config that were turned, in its order: those that vary and do not follow from the ones before.  Not seed, shards."""
+    names = [field.name for field in dataclasses.fields(Config) if field.name not in ("seed", "shards")]
+    names.sort(key=lambda name: (name != "task", name == "vocab"))
+    turned = []
+    for name in names:
+        seen = {}
+        for record in records:
+            seen.setdefault(tuple(record["config"][other] for other in turned), set()).add(record["config"][name])
+        if any(len(found) > 1 for found in seen.values()):
+            turned.append(name)
+    return turned
+
+
+def panels(records, y=None, x=None):
+    """[Panel]: one for each combination of the settings that are turned beside the two axes.  Learning rates are searched, not shown.
+
+    y, x: fields of Config, or None for what was turned of ROWS and COLUMNS first.
+    """
+    turned = varying(records)
+    y = y or next((name for name in ROWS if name in turned), "dim")
+    x = x or next((name for name in COLUMNS if name in turned and name != y), None)
+    others = [name for name in turned if name not in (y, x, "lr")]
+    found = {}
+    for record in records:
+        c = record["config"]
+        fixed = tuple((name, c[name]) for name in others)
+        found.setdefault(fixed, {}).setdefault((c[y], c[x] if x else None), {}).setdefault(c["lr"], []).append(record)
+    return [Panel(dict(fixed), y, x, *(sorted({place[i] for place in cells}, key=order) for i in (0, 1)),
+                  {place: best(by_lr) for place, by_lr in cells.items()}) for fixed, cells in found.items()]
+
+
+def best(by_lr):
+    """learning rate -> records: the Cell with those of the rate that did best on the validation problems, over all seeds"""
+    def validation(records):
+        scores = [chosen_by_validation(record) for record in records]
+        return tuple(float(np.mean([score[i] for score in scores])) for i in (0, 1))
+
+    chosen = max(sorted(by_lr), key=lambda lr: validation(by_lr[lr]))
+    ways = {lr: [x for x in map(way, records) if x is not None] for lr, records in by_lr.items()}
+    return Cell(by_lr[chosen], {lr: float(np.mean(found)) for lr, found in sorted(ways.items()) if found} if len(by_lr) > 1 else {})
+
+
+def order(value):
+    """Numbers by size, then names, None first"""
+    return (value is not None, isinstance(value, str), value if value is not None else 0)
+
+
+def command(config):
+    """The shortest `python train.py` that trains this configuration, a dict of a resolved Config"""
+    chosen = {"task": config["task"]}
+    for field in dataclasses.fields(Config):
+        if field.metadata["help"] is not None and getattr(Config(**chosen).resolve(), field.name) != config[field.name]:
+            chosen[field.name] = config[field.name]
+    words = [word for name, value in chosen.items() for word in flag(name, value)]
+    return "python train.py " + shlex.join(words)
+
+
+def flag(name, value):
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", str(value)]

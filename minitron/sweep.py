@@ -1,0 +1,167 @@
+"""Sweeps: many small trainings, one a core, each a line in a ledger from which everything else is told.
+
+A cell is a configuration; its key names it.  What the ledger has is not run again, so a sweep that was stopped, by whatever means,
+goes on where it was.  Only this process writes the ledger, one line a cell when it ends; workers (cell.py) are processes of
+their own, so that one that dies takes nothing with it but its cell, which becomes a record too: failure is data.
+"""
+import contextlib
+import dataclasses
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from . import record
+from .environment import ROOT
+from .errors import MinitronError
+
+DONE = ("ok", "diverged")           # statuses that --retry failed leaves alone
+
+
+def todo(cells, records, redo=False, retry=False):
+    """Those cells that are still to be run.      cells [(key, Config)], records {key: record}"""
+    def wanted(key):
+        return redo or key not in records or retry and records[key]["status"] not in DONE
+
+    return [cell for cell in cells if wanted(cell[0])]
+
+
+class Worker:
+    """A process that runs one cell after the other (cell.py)."""
+
+    def __init__(self):
+        self.process = None
+
+    def run(self, config, model, timeout):
+        """One cell -> its record, or one that says how it failed.      timeout: seconds, None for no limit"""
+        started = time.monotonic()
+        if self.process is None:
+            self.process = subprocess.Popen([sys.executable, "-m", "minitron.cell"], cwd=ROOT, text=True,
+                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        late = threading.Event()
+        alarm = threading.Timer(timeout or 1e9, lambda: (late.set(), self.kill()))
+        alarm.daemon = True
+        alarm.start()
+        try:
+            self.process.stdin.write(json.dumps({"config": dataclasses.asdict(config), "model": model}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            alarm.cancel()
+        seconds = time.monotonic() - started
+        answer = json.loads(line) if line.endswith("\n") else {}
+        if "key" in answer:
+            return answer
+        if "failed" in answer:
+            return record.failed(config, "killed", answer["failed"], seconds)
+        code, self.process = self.process.wait(), None
+        if late.is_set():
+            return record.failed(config, "timeout", f"stopped after {timeout:g} seconds", seconds)
+        return record.failed(config, "killed", f"the worker ended with {'signal ' + str(-code) if code < 0 else code}", seconds)
+
+    def kill(self):
+        if self.process is not None:
+            self.process.kill()
+
+    def close(self):
+        if self.process is not None:
+            self.process.stdin.close()
+            self.process.wait()
+
+
+def on_this_machine(cells, jobs, timeout, model_of):
+    """Run cells on `jobs` processes: an iterator of records, as they come.  Closing it kills what still runs."""
+    queue, results, workers = SimpleQueue(), SimpleQueue(), [Worker() for _ in range(min(jobs, len(cells)))]
+    for cell in cells:
+        queue.put(cell)
+
+    def work(worker):
+        while True:
+            try:
+                key, config = queue.get_nowait()
+            except Empty:
+                return worker.close()
+            try:
+                results.put(worker.run(config, model_of(key), timeout))
+            except Exception as error:          # shown by the one who waits
+                results.put(error)
+
+    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in cells:
+            result = results.get()
+            if isinstance(result, Exception):
+                raise MinitronError(f"a worker could not be run: {result}") from result
+            yield result
+    finally:
+        while not queue.empty():
+            try:
+                queue.get_nowait()
+            except Empty:
+                break
+        for worker in workers:
+            worker.kill()
+
+
+def on_cluster(cells, address, jobs, timeout, model_of):
+    """Run cells on dask.distributed, at an address or, for "local", on workers that are started here: an iterator of records.
+
+    Each cell is a Python process of its own on the machine that it lands on.  A worker that dies has its cells run again by others,
+    by dask's own rule three times; then the cell counts as killed.
+    """
+    try:
+        from dask.distributed import Client, KilledWorker, LocalCluster, as_completed
+    except ImportError:
+        raise MinitronError("--cluster needs dask: pip install 'minitron[cluster]'") from None
+    cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None) if address == "local" else None
+    try:
+        client = Client(cluster or address, timeout=10)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise MinitronError(f"no dask scheduler answers at {address}: {error}") from None
+    try:
+        futures = {client.submit(run_one, dataclasses.asdict(config), model_of(key), timeout, key=f"minitron-{key}", pure=False): config
+                   for key, config in cells}
+        for future in as_completed(futures):
+            try:
+                yield future.result()
+            except KilledWorker as error:
+                yield record.failed(futures[future], "killed", str(error), 0.0)
+    finally:
+        client.close()
+        if cluster is not None:
+            cluster.close()
+
+
+def run_one(config, model, timeout):
+    """One cell in a process of its own: what a dask worker is sent."""
+    from .config import Config
+    worker = Worker()
+    try:
+        return worker.run(dataclasses.replace(Config(**config), vocab=None).resolve(), model, timeout)
+    finally:
+        worker.kill()
+
+
+def run(cells, ledger, shown, jobs, timeout=None, models=None, cluster=None):
+    """Run cells and append each record as it comes -> how many of each status.  Raises MinitronError; KeyboardInterrupt as it comes."""
+    def model_of(key):
+        return None if models is None else str(Path(models).resolve() / f"{key}.bin")
+
+    if not cells:
+        return {}
+    records = on_this_machine(cells, jobs, timeout, model_of) if cluster is None else \
+        on_cluster(cells, cluster, jobs, timeout, model_of)
+    counts = {}
+    with contextlib.closing(records):
+        for result in records:
+            record.append_record(ledger, result)
+            counts[result["status"]] = counts.get(result["status"], 0) + 1
+            shown.ended(result)
+    return counts

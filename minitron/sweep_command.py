@@ -1,0 +1,176 @@
+"""`python -m minitron sweep` and `report`: from flags or a spec file to a ledger, and from ledgers to a phase diagram.
+
+    python -m minitron sweep addition --dim 8,16,32,64 --length 1-4 --seeds 3 --out results/addition.jsonl
+    python -m minitron sweep sweeps/addition.toml
+    python -m minitron report results/addition.jsonl
+"""
+import argparse
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+import tasks
+
+from . import grid, ledger, phase, record, report, sweep
+from .board import Board
+from .environment import available_cpus
+from .errors import MinitronError
+
+SPEC = ("title", "caption", "seeds", "out")         # what a spec file may say beside the dials
+
+
+def add_commands(commands):
+    run = commands.add_parser("sweep", help="train a grid of configurations, into a ledger", description=__doc__)
+    run.add_argument("what", metavar="TASK|SPEC", help="a task, or a spec file (TOML) that names one")
+    for name, kind in grid.dials().items():
+        if name != "task":
+            run.add_argument(grid.flag(name), default=argparse.SUPPRESS, metavar="LIST", help=argparse.SUPPRESS)
+    run.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1 of each cell (default 3, or --seed LIST)")
+    run.add_argument("--out", metavar="LEDGER", help="where the records go, and what is not run again (default results/TASK.jsonl)")
+    run.add_argument("--jobs", type=int, default=available_cpus(), metavar="N", help="cells at a time (default: one a core)")
+    run.add_argument("--budget", metavar="TIME", help="run the cheapest cells that fit into this, such as 10m; say what does not")
+    run.add_argument("--timeout", metavar="TIME", help="stop a cell after this, such as 90s")
+    run.add_argument("--models", metavar="DIR", help="keep each cell's model there, as KEY.bin")
+    run.add_argument("--shard", metavar="I/N", help="run only every Nth cell, from the Ith (0 to N-1) on")
+    run.add_argument("--redo", action="store_true", help="run cells again that the ledger has")
+    run.add_argument("--retry", choices=["failed"], help="run cells again that were killed or took too long")
+    run.add_argument("--cluster", metavar="ADDRESS", help="run the cells on dask.distributed: tcp://host:8786, or local")
+    run.add_argument("--list", action="store_true", help="print the cells and what they should take; run nothing")
+    show = commands.add_parser("report", help="the phase diagram of ledgers, with a verdict")
+    show.add_argument("ledgers", nargs="+", metavar="LEDGER")
+    show.add_argument("--y", metavar="DIAL", help="the dial of the rows (default dim)")
+    show.add_argument("--x", metavar="DIAL", help="the dial of the columns (default length)")
+
+
+def read_spec(path):
+    """A spec file -> {name: value}.  Raises MinitronError."""
+    try:
+        import tomllib
+    except ImportError:
+        try:
+            import tomli as tomllib
+        except ImportError:
+            raise MinitronError("spec files need Python 3.11 or newer, or pip install tomli") from None
+    try:
+        with open(path, "rb") as file:
+            spec = tomllib.load(file)
+    except OSError as error:
+        raise MinitronError(f"spec {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MinitronError(f"spec {path} is not TOML: {error}") from None
+    known = set(grid.dials()) | set(SPEC)
+    for name in spec:
+        if name not in known:
+            raise MinitronError(f"spec {path}: {name!r} is unknown: use {', '.join(sorted(known))}")
+    return spec
+
+
+def axes(what, flags, seeds):
+    """-> {name: values} of what is turned and what is set, and the spec file's other lines"""
+    spec = read_spec(what) if what.endswith(".toml") else {"task": what}
+    spec |= flags
+    if "task" not in spec:
+        raise MinitronError(f"spec {what} names no task: give it a line such as task = \"addition\"")
+    tasks.module(str(spec["task"]))
+    seeds = seeds if seeds is not None else spec.get("seeds", 3)
+    if not isinstance(seeds, int) or not 1 <= seeds <= 10_000:
+        raise MinitronError(f"--seeds {seeds!r} is out of range: use 1 to 10000")
+    found = {name: grid.values(name, value) for name, value in spec.items() if name not in SPEC}
+    return {"task": found.pop("task")} | found | ({} if "seed" in found else {"seed": list(range(seeds))}), spec
+
+
+def seconds(name, text):
+    """"90s", "10m", "2h" -> seconds"""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not match or float(match[1]) == 0:
+        raise MinitronError(f"--{name} {text!r} is no time: use a number with s, m or h, such as 10m")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def clock(value):
+    return f"{value:.0f} s" if value < 100 else f"{value / 60:.0f} min" if value < 6000 else f"{value / 3600:.1f} h"
+
+
+def take_shard(cells, text):
+    """Every Nth cell, from the Ith on, "I/N"; of cells in their fixed order, so that shards are disjoint and cover all"""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise MinitronError(f"--shard {text!r} is not I/N with I from 0 to N-1, such as 0/2")
+    return cells[int(match[1])::int(match[2])]
+
+
+def within(cells, costs, jobs, budget):
+    """The cheapest cells that fit into a budget, and the others"""
+    fitting, total = [], 0.0
+    for cell in sorted(cells, key=lambda cell: costs[cell[0]]):
+        if total + costs[cell[0]] <= budget * jobs:
+            fitting.append(cell)
+            total += costs[cell[0]]
+    return fitting, [cell for cell in cells if cell not in fitting]
+
+
+def plan(flags):
+    """What `sweep`'s flags ask for -> cells to run [(key, Config)], {key: seconds that each should take}, ledger, records that
+    it has.  Says what it found.  Raises MinitronError.
+    """
+    turned, spec = axes(flags["what"], {name: flags[name] for name in grid.dials() if name in flags}, flags["seeds"])
+    cells = grid.cells(turned)
+    cells = cells if flags["shard"] is None else take_shard(cells, flags["shard"])
+    out = flags["out"] or spec.get("out") or f"results/{turned['task'][0]}.jsonl"
+    records = {}
+    if Path(out).exists():
+        records, complaints = ledger.read(out)
+        for complaint in complaints:
+            print(f"minitron: {complaint}", file=sys.stderr)
+    todo = sweep.todo(cells, records, flags["redo"], flags["retry"] == "failed")
+    print(f"{len(cells)} cells, {len(cells) - len(todo)} of them in {out}")
+    costs = dict(zip((key for key, _ in todo), grid.estimate([config for _, config in todo]))) if todo else {}
+    if flags["budget"] is not None:
+        all_of_them = sum(costs.values()) / flags["jobs"]
+        todo, left_out = within(todo, costs, flags["jobs"], seconds("budget", flags["budget"]))
+        if left_out:
+            print(f"{len(left_out)} do not fit into {flags['budget']}; all would take about {clock(all_of_them)}")
+    costs = {key: costs[key] for key, _ in todo}
+    print(f"{len(todo)} to run, in about {clock(sum(costs.values()) / flags['jobs'])} with {flags['jobs']} at a time, "
+          "less where runs stop early")
+    there = {key for key, _ in cells}
+    return todo, costs, out, [records[key] for key in records if key in there and key not in costs]
+
+
+def run_sweep(flags):
+    if flags["jobs"] < 1:
+        raise MinitronError(f"--jobs {flags['jobs']} is out of range: use 1 or more")
+    timeout = None if flags["timeout"] is None else seconds("timeout", flags["timeout"])
+    if flags["models"] is not None and not Path(flags["models"]).is_dir():
+        raise MinitronError(f"{flags['models']!r} is no directory: make it, or give --models another place")
+    todo, costs, out, there = plan(flags)
+    if flags["list"]:
+        for key, config in todo:
+            print(f"{key}  {clock(costs[key]):>8}  {phase.command(dataclasses.asdict(config))}")
+        return 0
+    record.touch_ledger(out)
+    board = Board(costs, there, flags["jobs"])
+    try:
+        counts = sweep.run(todo, out, board, flags["jobs"], timeout, flags["models"], flags["cluster"])
+    except KeyboardInterrupt:
+        print(f"minitron: stopped; {out} has what was finished, and the same command goes on from there", file=sys.stderr)
+        return 130
+    if counts:
+        print(", ".join(f"{count} {status}" for status, count in sorted(counts.items())) + f"; report: "
+              f"python -m minitron report {out}")
+    return 0 if not set(counts) - {"ok", "diverged"} else 1
+
+
+def show_report(ledgers, y, x):
+    records, complaints = ledger.read(*ledgers)
+    for complaint in complaints:
+        print(f"minitron: {complaint}", file=sys.stderr)
+    if not records:
+        raise MinitronError(f"{', '.join(ledgers)}: no records: run a sweep first")
+    for name in (y, x):
+        if name is not None and name.replace("-", "_") not in grid.dials():
+            raise MinitronError(f"{name!r} is no dial: use one of {', '.join(grid.dials())}")
+    y, x = (None if name is None else name.replace("-", "_") for name in (y, x))
+    print("\n".join(report.lines(list(records.values()), y, x, report.can_colour())))
+    return 0
