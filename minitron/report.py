@@ -4,8 +4,6 @@ import sys
 
 import numpy as np
 
-import tasks
-
 from . import phase
 from .verdict import verdict
 
@@ -94,9 +92,11 @@ def sentence(panel, x):
     if np.isnan(exact).all():
         return "no verdict: the task has no right answers and no reference"
     found = verdict(ys, exact, nll)
-    at = "" if found.step is None or found.name in ("always", "not yet") else f" at {panel.y} {found.step[0]} to {found.step[1]}"
-    return (f"{found.name}{at} (confidence {found.confidence:.0%}; largest step: {found.exact_share:.0%} of what exact match gains, "
-            f"{found.nll_share:.0%} of nll)")
+    if found.window is None:
+        return f"{found.name} (confidence {found.confidence:.0%})"
+    start, end = found.window
+    return (f"{found.name}, from {panel.y} {start} to {end} (confidence {found.confidence:.0%}; {found.hidden:.0%} of what nll gains "
+            f"comes before)")
 
 
 def span(counts):

@@ -3,14 +3,14 @@
     always      every run learnt it, at every setting
     not yet     no run did, at any
     luck        seeds of the same setting disagree, at more than one setting or beyond one where all agree that it is learnt
-    jump        exact match rises at one step of the dial, and so does the likelihood of the right answer
-    mirage      exact match rises at one step, but the likelihood had been rising all along: the jump is made by the metric
-    gradual     exact match rises over several steps: there is no jump to explain
-    unclear     too few settings to tell a jump from a slope
+    mirage      exact match stays near 0 while half or more of all that nll gains is gained: progress that this metric hides
+    jump        exact match goes from near 0 to learnt in one or two steps of the dial, and nll gains most there, too
+    gradual     exact match rises over more steps than that, together with nll: there is no jump to explain
+    unclear     too few settings to tell these three
 
-A run has learnt it at 90% of the way from chance to perfect, and has failed below half of it.  A rise is at one step if half or more of
-all that is gained from the first setting to the last is gained there.  The rule is applied anew to resampled seeds; `confidence` is
-the share of them that agree (bootstrap).  docs/verdict.md has its error rates on ledgers whose truth is known.
+A run has learnt it at 90% of the way from chance to perfect, has failed below half of it, and is near 0 below 10%.  The rule is
+applied anew to resampled seeds; `confidence` is the share of them that agree (bootstrap).  docs/verdict.md has its error rates on
+ledgers whose truth is known.
 """
 from typing import NamedTuple
 
@@ -18,8 +18,9 @@ import numpy as np
 
 from .rng import Random
 
-LEARNT, FAILED = 0.9, 0.5       # of the way from chance to perfect
-STEEP = 0.5                     # of all that is gained, gained at one step
+LEARNT, FAILED, NEAR = 0.9, 0.5, 0.1    # of the way from chance to perfect
+HIDDEN = 0.5                    # of what nll gains, gained while exact match is near 0
+STEPS = 2                       # of the dial, at the most, that a jump takes
 SETTINGS = 4                    # of the dial, at the least, to tell a jump from a slope
 TIMES = 200                     # resamplings
 
@@ -27,56 +28,54 @@ TIMES = 200                     # resamplings
 class Verdict(NamedTuple):
     name: str
     confidence: float           # share of resamplings of the seeds that agree
-    step: tuple | None          # the two settings between which exact match rises most
-    exact_share: float          # share of what exact match gains in all that it gains there,
-    nll_share: float            # and the largest such share of nll
+    window: tuple | None        # the last setting where exact match is near 0, and the first where it is learnt
+    hidden: float               # share of what nll gains that is gained up to the first of them
 
 
 def verdict(settings, exact, nll):
     """settings (n,), increasing; exact, nll (n, seeds), exact being the share of the way from chance, NaN for no run -> Verdict"""
     exact, nll = np.asarray(exact, float), np.asarray(nll, float)
-    name, step, shares = rule(exact, nll)
+    name, window, hidden = rule(exact, nll)
     rng, again = Random(0), 0
     for _ in range(TIMES):
         chosen = rng.integers(0, exact.shape[1], exact.shape)
         again += rule(np.take_along_axis(exact, chosen, 1), np.take_along_axis(nll, chosen, 1))[0] == name
-    return Verdict(name, again / TIMES, None if step is None else (settings[step], settings[step + 1]), *shares)
+    return Verdict(name, again / TIMES, None if window is None else tuple(settings[i] for i in window), hidden)
 
 
 def rule(exact, nll):
-    """-> name, index of the steepest step of exact, (its share, the largest share of nll)"""
-    learnt, failed = exact >= LEARNT, exact < FAILED
-    there = ~np.isnan(exact)
-    shares = steepest(mean(exact)), steepest(-mean(nll))
-    step = None if shares[0] is None else shares[0][1]
-    both = tuple(0.0 if share is None else share[0] for share in shares)
+    """-> name, window as two indices, hidden"""
+    learnt, failed, there = exact >= LEARNT, exact < FAILED, ~np.isnan(exact)
     if (learnt | ~there).all():
-        return "always", step, both
+        return "always", None, 0.0
     if not learnt.any():
-        return "not yet", step, both
+        return "not yet", None, 0.0
     mixed = learnt.any(axis=1) & failed.any(axis=1)
     sure = (learnt | ~there).all(axis=1)
+    window, hidden = rise(mean(exact), mean(nll))
     if mixed.sum() > 1 or (mixed & (np.cumsum(sure) > 0)).any():
-        return "luck", step, both
-    if len(exact) < SETTINGS:
-        return "unclear", step, both
-    if both[0] < STEEP:
-        return "gradual", step, both
-    return "jump" if both[1] >= STEEP else "mirage", step, both
+        return "luck", window, hidden
+    if len(exact) < SETTINGS or window is None:
+        return "unclear", window, hidden
+    if hidden >= HIDDEN:
+        return "mirage", window, hidden
+    return ("jump" if window[1] - window[0] <= STEPS else "gradual"), window, hidden
+
+
+def rise(exact, nll):
+    """exact, nll (n,) -> (last setting before the rise, first setting after it), share of nll's gain made up to the former"""
+    above = np.flatnonzero(exact >= LEARNT)
+    if len(above) == 0:
+        above = np.array([len(exact) - 1])
+    end = above[0]
+    near = np.flatnonzero(exact[:end] < NEAR)
+    start = near[-1] if len(near) else 0
+    gain = nll[0] - nll[end]
+    return (int(start), int(end)), float(np.clip((nll[0] - nll[start]) / gain, 0, 1)) if gain > 0 else 0.0
 
 
 def mean(values):
-    """Over the seeds that there are; settings without any are left out of what follows"""
+    """Over the seeds that there are; NaN for settings without any"""
+    there = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        there = ~np.isnan(values)
         return np.where(there, values, 0).sum(axis=1) / there.sum(axis=1)
-
-
-def steepest(values):
-    """(largest share of the whole rise that is made at one step, where), None where nothing rises"""
-    rise = np.diff(values)
-    total = np.nansum(rise)
-    if not total > 0:
-        return None
-    where = int(np.nanargmax(rise))
-    return min(1.0, float(rise[where] / total)), where
