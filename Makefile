@@ -30,7 +30,7 @@ $(LIBRARY): run.c $(PROBED)
 	$(CC) $(CFLAGS) $(NATIVE) $(OPENMP) -DMINITRON_LIB -shared -fPIC run.c -o $@ -lm
 
 test: engine .venv-test/ready   ## all tests, in an environment of their own
-	.venv-test/bin/python -m pytest -q
+	.venv-test/bin/python -m pytest -q -n auto --dist loadfile
 
 lint: .venv-test/ready          ## ruff, and the compilers' warnings as errors
 	@mkdir -p build
@@ -41,7 +41,7 @@ lint: .venv-test/ready          ## ruff, and the compilers' warnings as errors
 .venv-test/ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found: install one, or make PYTHON=/path/to/python3"; exit 1; }
 	rm -rf .venv-test
-	$(PYTHON) -m minitron.environment create .venv-test numpy cffi tqdm pytest autograd ruff scipy matplotlib
+	$(PYTHON) -m minitron.environment create .venv-test numpy cffi tqdm pytest pytest-xdist autograd ruff scipy matplotlib
 	@touch $@
 
 # Findings, and what it learns, stay in build/fuzz/; `make fuzz SECONDS=600` goes on from there.

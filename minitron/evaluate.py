@@ -78,7 +78,7 @@ def panel(score, task, length, problems):
     numbers = summary(*tokens, targets)
     low, high = wilson(numbers["exact"], len(inputs))
     numbers |= {
-        "edit": edit(score, problems) if task.ends else None,
+        "edit": edit(score, problems, tokens[2]) if task.ends else None,
         "p_length": numbers["token"] ** ((targets >= 0).sum() / len(inputs)),
         "icl": in_context(tokens[0], targets),
         "resolution": 1 / len(inputs), "exact_low": low, "exact_high": high,
@@ -175,12 +175,16 @@ def sampled(score, problems, temperature):
     return float(np.exp(-nll.sum(axis=1)).mean())
 
 
-def edit(score, problems):
-    """Levenshtein distance a token between the answers and what the model writes in their place, on the first EDITED problems"""
-    first = Problems(*(None if x is None else x[:EDITED] for x in problems))
-    scored = (first.targets >= 0).all(axis=0)
-    written, answers = greedy(score, first)[:, scored], first.targets[:, scored]
-    return float(levenshtein(written, answers).mean() / answers.shape[1])
+def edit(score, problems, right):
+    """Levenshtein distance a token between answers and what the model writes in their place, on the first EDITED problems.
+
+    """Levenshtein distance a token between answers and what the model writes in their place, of the first EDITED problems.
+    """
+    wrong = np.flatnonzero(~right[:EDITED].all(axis=1))
+    asked = Problems(*(None if x is None else x[wrong] for x in problems))
+    scored = (problems.targets >= 0).all(axis=0)
+    edits = levenshtein(greedy(score, asked)[:, scored], asked.targets[:, scored]) if len(wrong) else np.zeros(1)
+    return float(edits.sum() / len(right[:EDITED]) / scored.sum())
 
 
 def greedy(score, problems):

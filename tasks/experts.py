@@ -10,7 +10,7 @@ same wrong answer) no temperature helps.
 
 Length: questions.  Options: choices for each; percent, how often an expert is right; world names the hidden answers.
 Source: Zhang et al. 2024, arXiv:2406.11741.
-Expect: not yet measured in a sweep.
+Expect: 99.8% right at temperature 0.25 of experts who are right half of the time; 50% if they share a bias (docs/gallery.md).
 """
 import numpy as np
 

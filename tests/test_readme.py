@@ -61,7 +61,7 @@ def test_gallery_is_as_printed():
 
 def test_results_quoted_are_in_the_ledger():
     """Each percentage of a results row in the README comes from a record in results/."""
-    rows = re.findall(r"^ +(\d+) +([\d.]+)% +[\d.]+% +([\d.]+)%", README, re.MULTILINE)
+    rows = re.findall(r"^ +(\d+) +([\d.]+)% +\([\d.-]+\) +[\d.]+% +[\d.]+% +([\d.]+)%", README, re.MULTILINE)
     assert rows
     ledger = "".join(path.read_text() for path in (ROOT / "results").glob("*.jsonl"))
     recorded = {(length, f"{r['exact']:.2%}", f"{r['token']:.2%}")
