@@ -178,7 +178,7 @@ def sampled(score, problems, temperature):
 def edit(score, problems, right):
     """Levenshtein distance a token between answers and what the model writes in their place, of the first EDITED problems.
 
-    right (B, T): compare's.  What is right token by token, given the tokens before, is written without an edit, and costs nothing.
+    right (B, T): compare's.  What is right token by token, given the tokens before, is written without an edit: it costs nothing.
     """
     wrong = np.flatnonzero(~right[:EDITED].all(axis=1))
     asked = Problems(*(None if x is None else x[wrong] for x in problems))
