@@ -54,7 +54,7 @@ def some(name, one):
         raise MinitronError(f"{flag(name)} {one!r} counts down or is too long a range")
     try:
         if kind is bool:
-            return [{"yes": True, "no": False, True: True, False: False}[text]]
+            return [text if isinstance(text, bool) else {"yes": True, "no": False}[text]]
         if isinstance(text, str) or type(text) is kind or (kind is float and type(text) is int):
             return [kind(text)]
     except (ValueError, KeyError, TypeError):
