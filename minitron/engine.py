@@ -43,7 +43,9 @@ def library():
     else:
         raise EngineMissing("the C engine is not built: install a C compiler and run make")
     try:
-        lib = ffi.dlopen(str(path))
+        # Never to be unloaded: at its end Python would close the library, and OpenMP's with it, under the feet of threads that
+        # still wait for work there.  One run in eight ended with a segmentation fault on two busy cores.
+        lib = ffi.dlopen(str(path), ffi.RTLD_NOW | getattr(ffi, "RTLD_NODELETE", 0))
         abi = lib.mt_abi()
     except (OSError, AttributeError) as error:
         raise EngineMissing(f"{path} cannot be used ({error}): run make clean all") from None

@@ -216,7 +216,8 @@ def curve(experiment, records):
     if key not in records:
         return
     points = records[key]["curve"]
-    yield f"`{experiment.curve} {experiment.across[0]}` over training; of the heads of each layer, the highest score:"
+    of_heads = "; of the heads of each layer, the highest score" if "induction" in points[0] else ""
+    yield f"`{experiment.curve} {experiment.across[0]}` over training{of_heads}:"
     yield ""
     columns = [name for name in points[0] if name not in ("n", "token")]
     yield "| " + " | ".join(columns) + " |"

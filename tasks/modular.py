@@ -12,7 +12,7 @@ help.  The variant ordered holds out cells of the table without regard to that, 
 Length: p, the hours of the clock.  The train fraction (--train-fraction 0.4) is the share of the table that training sees, and
 a batch as large as that share is all of it, each problem once.
 Source: Power et al. 2022, arXiv:2201.02177; Nanda et al. 2023, arXiv:2301.05217.
-Expect: not yet measured in a sweep.
+Expect: of p = 113, ordered, 0.7 of the table is enough after 480 steps and 0.3 after 3,540 (docs/gallery.md).
 """
 import numpy as np
 

@@ -9,7 +9,7 @@ of any width can look a value up; without it (--attention linear) all pairs have
 Length: tokens of the row, even, at least 4 * pairs.  Options: pairs; vocab, half of it keys and half values; power.  Variants:
 what stands between the queries, zeros (one filler token) or random tokens.
 Source: Arora et al. 2023, arXiv:2312.04927, with the same rules.
-Expect: not yet measured in a sweep.
+Expect: with 8 pairs softmax learns it from dim 32 on, linear attention from dim 64 on (docs/gallery.md).
 """
 import numpy as np
 

@@ -3,6 +3,9 @@
 Each is held against another way to compute the same: NumPy in float64, the plainest ops of slow_ops.py, or a Python loop over
 forward() and sampler.py.  What a loop gives must come out bit for bit, whatever the threads and the company a prompt is in.
 """
+import os
+import re
+import subprocess
 import sys
 import threading
 import time
@@ -488,3 +491,12 @@ def test_what_evaluates_forgets_the_sequences(build, threads):
         engine.forward([1, 2, 3], [2, 2, 2])
         evaluate()
         assert engine.length(2) != 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc's loader what it does")
+def test_the_library_is_not_unloaded_at_the_end(tmp_path):
+    """OpenMP's threads may still be waiting in it then.  A loader that tells nothing, such as musl's, leaves no file."""
+    environment = os.environ | {"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": str(tmp_path / "loader")}
+    done = subprocess.run([sys.executable, "-c", "from minitron.engine import library; library()"], cwd=ROOT, env=environment)
+    told = "".join(path.read_text(errors="replace") for path in tmp_path.glob("loader.*"))
+    assert done.returncode == 0 and not re.search(r"libminitron.*destroying", told)
