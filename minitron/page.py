@@ -1,0 +1,201 @@
+"""The report of a ledger as one HTML file, which opens from disk and asks nothing of a network.
+
+Python chooses, rounds and judges; page.html draws.  What is shipped are the numbers that the page uses, at three or four digits,
+as JSON in place of DATA.  Verdicts, scaling laws and suspected causes are worked out here, once, for the default axes, so that
+the page and the terminal's report cannot disagree.
+"""
+import dataclasses
+import json
+import math
+import shlex
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+import tasks
+
+from . import phase, report, scaling
+from .cause import at, cause
+from .config import Config
+from .errors import MinitronError
+from .files import write_atomically
+from .record import thin
+
+TEMPLATE = Path(__file__).with_name("page.html")
+PLACE = "DATA"                      # in the template, once
+TESTED = "length tested"            # an axis beside the fields of Config: the lengths on which each run was tested
+NUMBERS = ("exact", "token", "nll", "brier", "edit", "p_length", "n", "chance_exact", "chance_token")
+CURVE = ("loss", "nll", "exact", "norm", "distance", "fourier")     # beside step, and the heads' scores
+HEADS = ("previous", "induction")
+POINTS, ALL_POINTS = 20, 5000       # of a curve, and of all curves together, at the most: 500 runs stay below 1 MB
+FEWEST = 8                          # points of a curve, however many runs there are
+SIZES = 4                           # different ones, at the least, for a law
+
+
+def write(path, records, title):
+    """Write the page.      records: a list, of any tasks.  Raises MinitronError."""
+    template = TEMPLATE.read_text(encoding="utf-8")
+    write_atomically(path, template.replace(PLACE, embedded(facts(list(records), title)), 1).encode())
+
+
+def embedded(data):
+    """JSON that an HTML parser finds no tag in, whatever its strings say: it leaves a script element at `<` alone"""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def facts(records, title):
+    """All that the page knows."""
+    names = sorted({record["config"]["task"] for record in records})
+    return {"title": title, "learnt": phase.LEARNT, "numbers": [*NUMBERS, "way"], "tested": TESTED,
+            "tasks": [task_facts(name, [record for record in records if record["config"]["task"] == name]) for name in names]}
+
+
+def task_facts(name, records):
+    dials = phase.varying(records)
+    y, x = axes(records, dials)
+    pseudo = [at(record, length) for record in records for length in lengths(record)] if x == TESTED else records
+    panels = phase.panels(pseudo, y, "length" if x == TESTED else x)
+    dials += [name for name in ("dim", "length") if name not in dials]      # an axis of one value is an axis
+    points = max(FEWEST, min(POINTS, ALL_POINTS // len(records)))
+    return {"name": name, "dials": dials, "y": y, "x": x, "panels": [panel_facts(panel) for panel in panels],
+            "not_yet": not_yet(records), "runs": [run_facts(record, dials, points) for record in records]}
+
+
+def axes(records, dials):
+    """The axes to begin with: those of the terminal's report; where one dial was turned, the lengths tested beside it"""
+    y = next((name for name in phase.ROWS if name in dials), "dim")
+    x = next((name for name in phase.COLUMNS if name in dials and name != y), None)
+    return y, x or (TESTED if any(len(record["metrics"]) > 1 for record in records) else "length")
+
+
+def lengths(record):
+    return [int(length) for length in record["metrics"]] or [record["config"]["length"]]
+
+
+# ---- one run ---------------------------------------------------------------------------------------------------------
+
+
+def run_facts(record, dials, points):
+    config, tested = record["config"], sorted(map(int, record["metrics"]))
+    return {
+        "key": str(record["key"]), "status": record["status"], "reason": record.get("reason"), "seed": config["seed"],
+        "length": config["length"], "set": [config.get(name) for name in dials], "lengths": tested,
+        "numbers": [numbers(at(record, length)) for length in tested],
+        "reference": reference(record), "curve": curve(thin(record["curve"], points)), "command": command(config),
+        "parameters": record.get("parameters"), "flops": rounded(record.get("flops"), 4), "steps": record.get("steps"),
+        "seconds": rounded(record["seconds"], 3),
+    }
+
+
+def numbers(record):
+    """NUMBERS and the share of the way from chance to perfect, at the length of the dial; None where no problem was there"""
+    r = phase.numbers(record)
+    if r is None:
+        return None
+    if r.get("reference") and not (tasks.module(record["config"]["task"]).EXACT or r.get("sampled")):
+        r = r | {"chance_exact": None}          # what counts there is nll, so that no guesser has a chance
+    return [rounded(r.get(name), 4) for name in NUMBERS] + [rounded(phase.way(record), 4)]
+
+
+def reference(record):
+    """The nll that no predictor gets below, where it is known"""
+    r = phase.numbers(record)
+    return rounded(min(r["reference"].values()), 4) if r and r.get("reference") else None
+
+
+def curve(points):
+    """Points of the learning curve -> {name: values}; of the heads the best of each layer"""
+    found = {"step": [point["step"] for point in points]}
+    for name in CURVE:
+        found[name] = [rounded(point.get(name), 3) for point in points]
+    for name in HEADS:
+        layers = max((len(point.get(name) or ()) for point in points), default=0)
+        for l in range(layers):
+            found[f"{name}, layer {l + 1}"] = [rounded(max(point[name][l]), 3) if point.get(name) else None for point in points]
+    return {name: values for name, values in found.items() if any(value is not None for value in values)}
+
+
+def rounded(value, digits):
+    """A number at so many digits, as short as JSON has it; None for what is none"""
+    if value is None or not math.isfinite(value):
+        return None
+    short = float(f"{value:.{digits}g}")
+    return int(short) if short.is_integer() and abs(short) < 1e15 else short
+
+
+def command(config):
+    """What trains it.  Seeds of a setting differ in their last flag alone, so that each setting is worked out once."""
+    plain = plain_command(json.dumps(config | {"seed": 0}))
+    return plain if config["seed"] == 0 else f"{plain} --seed {config['seed']}"
+
+
+@cache
+def plain_command(config):
+    """config: a dict as JSON.  Where it does not resolve here, its data being elsewhere, say, all flags are given."""
+    config = json.loads(config)
+    try:
+        return phase.command(config)
+    except (MinitronError, KeyError):
+        fields = [field for field in dataclasses.fields(Config) if field.metadata["help"] is not None]
+        chosen = {field.name: config[field.name] for field in fields if config.get(field.name) not in (None, field.default)}
+        return "python train.py " + shlex.join(word for name, value in chosen.items() for word in phase.flag(name, value))
+
+
+# ---- what is judged --------------------------------------------------------------------------------------------------
+
+
+def panel_facts(panel):
+    """The judgements on a panel: of each column the verdict and the laws"""
+    def column(x):
+        records = [record for y in panel.ys if (y, x) in panel.cells for record in panel.cells[y, x].records]
+        laws = {size: law(records, size) for size in ("flops", "parameters")}
+        return {"x": x, "verdict": report.sentence(panel, x), "laws": laws}
+
+    return {"fixed": panel.fixed, "columns": [column(x) for x in panel.xs]}
+
+
+def law(records, size):
+    """loss = E + A / size^alpha through the test's nll of runs, with its typical error as a factor; None where there is none"""
+    there = [(record, phase.numbers(record)) for record in records if record["status"] == "ok"]
+    points = np.array([(record[size], r["nll"]) for record, r in there if r and r["nll"] and r["nll"] > 0])
+    if len({x for x, _ in points.tolist()}) < SIZES:
+        return None
+    references = [min(r["reference"].values()) for _, r in there if r and r.get("reference")]
+    E = min(references) if len(references) == len(there) else None
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = scaling.fit(*points.T, E=E if E is not None and 0 <= E < points[:, 1].min() else None)
+            error = math.exp(np.sqrt(np.mean(np.log(found(points[:, 0]) / points[:, 1]) ** 2)))
+    except (MinitronError, OverflowError):      # there is no scipy, or what was measured follows no law
+        return None
+    if not (found.alpha > 0 and math.isfinite(error)):
+        return None
+    return {"E": rounded(found.E, 4), "A": rounded(found.A, 4), "alpha": rounded(found.alpha, 4), "error": rounded(error, 3),
+            "known": E is not None and found.E == E}
+
+
+def not_yet(records):
+    """Settings at which no seed learnt it, or none beyond the lengths of training, with the cause that most seeds suggest"""
+    learnt = [record for record in records if (phase.way(record) or 0) >= phase.LEARNT]
+    found = []
+    for panel in phase.panels(records):
+        for (y, x), cell in sorted(panel.cells.items(), key=lambda item: tuple(map(phase.order, item[0]))):
+            where = {panel.y: y} | ({panel.x: x} if panel.x else {}) | panel.fixed
+            found.append(missing(where, cell.records, learnt))
+    return [each for each in found if each]
+
+
+def missing(where, records, learnt):
+    """An entry of that list, None for a setting that does not belong there"""
+    ways = [came for came in map(phase.way, records) if came is not None]
+    causes = [cause(record, learnt) for record in records]
+    name, count = Counter(each.name for each in causes).most_common(1)[0]
+    beyond = name == "positions" and count == len(causes)
+    if not ways or (max(ways) >= phase.LEARNT and not beyond):
+        return None
+    shown = next(i for i, each in enumerate(causes) if each.name == name)
+    return {"where": ", ".join(f"{dial.replace('_', ' ')} {value}" for dial, value in where.items()),
+            "best": rounded(max(ways), 3), "seeds": len(records), "cause": name, "agree": count,
+            "why": causes[shown].why, "turn": causes[shown].turn, "command": command(records[shown]["config"])}

@@ -1,0 +1,425 @@
+"""The report as a web page: what it shows is what the ledger says, in a real browser, whatever the ledger's strings contain.
+
+The browser is Chromium from the system's packages, driven through a pipe (tests/browser.py), so nothing else is to be installed.
+"""
+import copy
+import dataclasses
+import random
+import re
+
+import pytest
+from browser import CHROMIUM, Browser
+
+from minitron import page, phase, report
+from minitron.cause import cause
+from minitron.config import Config
+from minitron.evaluate import wilson
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: on Debian, sudo apt install chromium")
+HOSTILE = "</script><script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"><!-- \u2028 '\"&"
+SOLVED, GUESSED = 0.99, 0.01
+
+
+def made(exact=SOLVED, status="ok", points=20, **config):
+    """A record as train.py writes it, whose curve and numbers come to `exact`"""
+    c = dataclasses.asdict(Config(**{"task": "addition", "dim": 8, "length": 2} | config).resolve())
+    r = random.Random(repr(sorted(config.items())))
+    key = f"{r.getrandbits(48):012x}"
+    if status != "ok":
+        return {"key": key, "status": status, "reason": "so it was told", "config": c, "seed": c["seed"], "metrics": {},
+                "curve": [], "seconds": 1.0}
+    nll = 2 * (1 - exact) + 1e-3 * r.random()
+    panel = {"n": 2000, "token": exact**0.3, "exact": exact, "nll": nll, "brier": 0.4 * nll, "edit": 0.3 * nll, "p_length": exact,
+             "icl": None, "chance_token": 0.2, "chance_exact": 0.004}
+    curve = [{"step": 125 * (i + 1), "loss": nll + 2 / (i + 1)**2 + 0.01 * r.random(), "n": 600, "nll": nll + 2 / (i + 1)**2,
+              "token": exact**0.3, "exact": exact * min(1, i / 9), "norm": 15 + r.random(), "distance": i**0.5 + r.random(),
+              "previous": [[r.random(), 0.1], [0.2, 0.1]], "induction": [[0.0, 0.1], [r.random(), 0.4]]} for i in range(points)]
+    return {"key": key, "status": "ok", "config": c, "seed": c["seed"], "curve": curve,
+            "metrics": {str(x): panel for x in range(1, c["length"] + 1)}, "steps": 2500,
+            "parameters": 24 * c["dim"]**2, "flops": 1e8 * c["dim"]**2, "seconds": 12.3456}
+
+
+def ledger():
+    """dim x length x 3 seeds: length 1 is learnt from dim 16 on, length 2 from 32 on, length 3 at 16 alone; two runs failed."""
+    def exact(dim, length, seed):
+        return SOLVED if (dim == 16 if length == 3 else dim > 4 * 2**length) else GUESSED
+
+    records = [made(exact(dim, length, seed), dim=dim, length=length, seed=seed)
+               for dim in (8, 16, 32, 64) for length in (1, 2, 3) for seed in range(3)]
+    records[0] = made(status="timeout", dim=8, length=1, seed=0)
+    records[-1] = made(status="diverged", dim=64, length=3, seed=2)
+    return records
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def ledger_page(tmp_path_factory):
+    """The page of ledger(), made once: its laws take a while to fit"""
+    path = tmp_path_factory.mktemp("ledger") / "page.html"
+    page.write(path, ledger(), "a ledger")
+    return path
+
+
+@pytest.fixture
+def shown(browser, tmp_path, ledger_page):
+    """shown(records): the browser with their page open, or that of ledger(); it may not complain nor ask for anything"""
+    def shown(records=None, title="a ledger"):
+        path = ledger_page if records is None else tmp_path / "page.html"
+        if records is not None:
+            page.write(path, records, title)
+        browser.resize(1000)
+        browser.open(path)
+        return browser
+
+    yield shown
+    assert browser.errors == [] and [url for url in browser.requests if not url.endswith("/page.html")] == []
+
+
+def cells(browser):
+    """The numbers of the grid, row by row"""
+    return browser.run("[...document.querySelectorAll('tbody tr')].map(row => [...row.querySelectorAll('td')]"
+                       ".map(cell => cell.firstChild ? cell.firstChild.textContent : ''))")
+
+
+def text(browser, id):
+    return browser.run(f"document.getElementById('{id}').innerText")
+
+
+def choose(browser, menu, option):
+    assert browser.call("""(name, option) => {
+        const menu = document.querySelector(`[data-name="${name}"]`);
+        menu.value = [...menu.options].findIndex(each => each.text === option);
+        menu.focus();
+        menu.dispatchEvent(new Event("change"));
+        return menu.value !== "";
+    }""", menu, option)
+
+
+# ---- the numbers that are shipped ------------------------------------------------------------------------------------
+
+
+def test_500_runs_are_less_than_a_megabyte(tmp_path):
+    records = [made(SOLVED if dim > 50 else GUESSED, dim=dim, length=length, seed=seed, shards=1)
+               for dim in (8, 16, 24, 32, 48, 64, 80, 96, 112, 128) for length in (5,) for seed in range(50)]
+    for record in records:
+        record["metrics"] = {str(length): next(iter(record["metrics"].values())) for length in range(1, 6)}
+    page.write(tmp_path / "page.html", records, "large")
+    assert 300_000 < (tmp_path / "page.html").stat().st_size < 1_000_000
+
+
+def test_the_page_holds_one_place_for_data_and_names_no_address():
+    template = page.TEMPLATE.read_text(encoding="utf-8")
+    assert template.count(page.PLACE) == 1
+    assert re.findall(r"https?://[^\"]*", template) == ["http://www.w3.org/2000/svg"]      # a name, not an address
+    assert "innerHTML" not in template.replace("never through innerHTML", "")
+
+
+def lawful():
+    """Runs whose loss follows a law of their size"""
+    records = [made(dim=dim, length=1) for dim in (8, 16, 32, 64, 128)]
+    for record in records:
+        record["metrics"]["1"]["nll"] = 0.2 + 30 / record["parameters"]**0.5
+    return records
+
+
+def test_a_law_that_is_there_is_found():
+    records = lawful()
+    found = page.law(records, "parameters")
+    assert found["alpha"] == pytest.approx(0.5, abs=0.01) and found["E"] == pytest.approx(0.2, abs=0.01) and found["error"] < 1.01
+    assert page.law(records[:3], "parameters") is None
+
+
+def test_no_number_is_lost_but_digits():
+    record = made(0.123456789, dim=8, length=2)
+    found = page.run_facts(record, ["dim"], 20)
+    assert found["set"] == [8] and found["lengths"] == [1, 2]
+    numbers = dict(zip([*page.NUMBERS, "way"], found["numbers"][1]))
+    assert numbers["exact"] == 0.1235 and numbers["n"] == 2000 and abs(numbers["way"] - phase.way(record)) < 1e-4
+    assert found["curve"]["previous, layer 1"] == [page.rounded(max(point["previous"][0]), 3) for point in record["curve"]]
+
+
+def test_what_is_no_number_becomes_null():
+    record = made()
+    record["curve"][3] |= {"nll": float("nan"), "loss": float("inf"), "exact": None}
+    record["metrics"]["2"] |= {"nll": float("nan"), "edit": None}
+    assert "NaN" not in page.embedded(page.facts([record], "t")) and page.rounded(float("nan"), 3) is None
+
+
+def test_a_command_trains_the_run_that_it_stands_at():
+    for seed in (0, 3):
+        words = page.command(made(dim=8, length=2, seed=seed)["config"]).split()
+        assert words[:4] == ["python", "train.py", "--task", "addition"] and ("--seed" in words) == (seed > 0)
+
+
+def test_a_configuration_that_does_not_resolve_here_has_a_command_all_the_same():
+    config = made()["config"] | {"task": "text", "data": "/nowhere/text.txt"}
+    assert "--data /nowhere/text.txt" in page.command(config)
+
+
+# ---- what it shows ---------------------------------------------------------------------------------------------------
+
+
+@needs_browser
+def test_the_diagram_is_the_terminal_reports(shown):
+    records = ledger()
+    browser = shown()
+    panel, = phase.panels(records)
+    expected = [[f"{100 * panel.cells[y, x].probability()[0]:.0f}" for x in panel.xs] for y in panel.ys]
+    assert cells(browser) == expected == [["0", "0", "0"], ["100", "0", "100"], ["100", "100", "0"], ["100", "100", "0"]]
+    foot = browser.run("[...document.querySelectorAll('tfoot td')].map(cell => cell.innerText)")
+    assert foot == ["16", "32", "none", "0.4%", "0.4%", "0.4%"]
+    assert browser.run("[...document.querySelectorAll('.frontier')].map(cell => cell.dataset.place)") == ["1 0", "2 1"]
+    for x in panel.xs:
+        assert f"length {x}: {report.sentence(panel, x)}" in text(browser, "verdicts")
+
+
+@needs_browser
+def test_a_click_shows_the_cells_seeds(shown):
+    records = ledger()
+    browser = shown()
+    browser.click("[data-place='2 0']")
+    assert text(browser, "h-cell").startswith("dim 32, length 1: 3 of 3 seeds learnt it")
+    low, high = wilson(SOLVED, 2000)
+    for record in records:
+        if (record["config"]["dim"], record["config"]["length"]) == (32, 1):
+            assert record["key"] in text(browser, "cell") and page.command(record["config"]) in browser.run(
+                "[...document.querySelectorAll('#cell code')].map(code => code.textContent)")
+    assert text(browser, "cell").count(f"(95%: {100 * low:.1f} to {100 * high:.1f})") == 3
+    assert browser.run("document.querySelectorAll('#cell svg[role=img]').length") == 6
+    assert "induction, layer 2" in text(browser, "hidden")
+    browser.click("[data-place='0 0']")
+    assert "seed 0: timeout" in text(browser, "cell") and "so it was told" in text(browser, "cell")
+
+
+@needs_browser
+def test_the_keyboard_alone_reaches_and_chooses_a_cell(shown):
+    browser = shown()
+    browser.run("document.querySelector('[data-name=columns]').focus()")
+    browser.press("Tab")
+    assert browser.run("document.activeElement.getAttribute('role')") == "gridcell"
+    for key in ("Home", "ArrowUp", "ArrowUp", "ArrowUp", "ArrowUp", "ArrowDown", "ArrowRight"):
+        browser.press(key)
+    assert browser.run("document.activeElement.dataset.place") == "1 1"
+    assert browser.run("document.querySelectorAll('td[tabindex=\"0\"]').length") == 1
+    assert browser.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    browser.press("Enter")
+    assert text(browser, "h-cell").startswith("dim 16, length 2")
+    assert browser.run("document.activeElement.dataset.place + document.activeElement.ariaSelected") == "1 1true"
+    browser.press("ArrowRight")
+    browser.press(" ")
+    assert text(browser, "h-cell").startswith("dim 16, length 3")
+
+
+@needs_browser
+def test_what_follows_a_cell_is_of_its_column(shown):
+    browser = shown()
+    browser.click("[data-place='3 1']")
+    assert browser.run("document.querySelectorAll('#mirage circle.one').length") == 2 * 12
+    assert "chance 0.4%" in text(browser, "mirage") and "dim, at length 2" in browser.run(
+        "document.querySelector('#mirage svg').textContent")
+    assert browser.run("document.querySelectorAll('#scaling figure circle').length") == 2 * 12
+    law = page.law([record for record in ledger() if record["config"]["length"] == 2], "parameters")
+    assert law["error"] > 1.5 and "No power law fits" in text(browser, "scaling")      # a jump is none, and none is drawn
+    assert browser.run("document.querySelectorAll('#scaling .law').length") == 0
+    browser.click("[data-place='0 0']")                     # where a run took too long, and has no numbers
+    assert browser.run("document.querySelectorAll('#mirage circle.one').length") == 2 * 11
+
+
+@needs_browser
+def test_a_law_that_is_there_is_drawn(shown):
+    browser = shown(lawful())
+    assert "Fitted: nll = 0.2 + 30 / parameters^0.5" in text(browser, "scaling")
+    assert browser.run("document.querySelectorAll('#scaling .law').length") == 2
+
+
+@needs_browser
+def test_a_command_is_copied_or_selected(shown):
+    browser = shown()
+    browser.click("#yet .run button")
+    assert browser.call("""async selector => {
+        const button = document.querySelector(selector);
+        for (let i = 0; i < 100 && button.textContent === "Copy"; i++) await new Promise(again => setTimeout(again, 10));
+        return button.textContent;
+    }""", "#yet .run button") in ("Copied", "Selected")
+    assert "dim 8, length 2" in browser.run("document.getElementById('yet').textContent")
+    commands = browser.run("[...document.querySelectorAll('#yet code')].map(code => code.textContent)")
+    assert page.command(made(dim=8, length=2, seed=0)["config"]) in commands
+
+
+@needs_browser
+def test_metrics_and_axes_are_switched(shown):
+    browser = shown()
+    browser.click("[value=exact] + span")
+    assert cells(browser)[2] == ["99", "99", "1.0"] and "every answer token right" in text(browser, "diagram-about")
+    browser.press("ArrowRight")                     # radio buttons: the next metric, and the focus stays with them
+    assert browser.run("document.activeElement.value") == "token"
+    browser.click("[value=nll] + span")
+    assert float(cells(browser)[0][1]) == pytest.approx(1.98, abs=0.01)
+    choose(browser, "columns", "dim")               # which are the rows: they change places
+    assert len(cells(browser)) == 3 and len(cells(browser)[0]) == 4
+    assert browser.run("document.activeElement.dataset.name") == "columns"
+    choose(browser, "rows", "FLOPs")
+    choose(browser, "columns", "length tested")
+    assert len(cells(browser)) >= 4 and "Verdicts are given for dim by length" in text(browser, "verdicts")
+
+
+@needs_browser
+def test_other_dials_are_chosen_or_put_together(shown):
+    records = [made(SOLVED if layers == 2 else GUESSED, dim=dim, length=length, layers=layers)
+               for dim in (8, 16) for length in (1, 2) for layers in (1, 2)]
+    browser = shown(records)
+    assert cells(browser) == [["0", "0"], ["0", "0"]]
+    choose(browser, "layers", "2")
+    assert cells(browser) == [["100", "100"], ["100", "100"]] and "length 1: always" in text(browser, "verdicts")
+    choose(browser, "layers", "all together")
+    assert cells(browser) == [["50", "50"], ["50", "50"]] and "Verdicts are given" in text(browser, "verdicts")
+
+
+@needs_browser
+def test_the_learning_rate_is_chosen_by_validation(shown):
+    records = [made(SOLVED if (lr == 0.01) == (dim == 8) else GUESSED, dim=dim, lr=lr, seed=seed)
+               for dim in (8, 16) for lr in (0.001, 0.01) for seed in (0, 1)]
+    browser = shown(records)
+    choose(browser, "columns", "length")
+    assert cells(browser) == [["100"], ["100"]]
+    choose(browser, "lr", "0.001")
+    assert cells(browser) == [["0"], ["100"]]
+
+
+@needs_browser
+def test_hostile_strings_stay_text(shown):
+    record = made(GUESSED, dim=8, length=2)
+    record["key"] = HOSTILE
+    failed = made(status="killed", dim=16, length=2)
+    failed["reason"] = failed["config"]["options"] = failed["config"]["variant"] = HOSTILE
+    browser = shown([record, failed], HOSTILE)
+    assert browser.run("document.title").split() == HOSTILE.split() and browser.run("document.images.length") == 0
+    assert text(browser, "title") == HOSTILE and "onerror" in text(browser, "cell")
+    assert browser.run("document.scripts.length") == 2
+
+
+@needs_browser
+def test_tasks_without_right_answers(shown):
+    def distribution(task, nll, layers, reference):
+        record = made(0.0, task=task, dim=16, layers=layers, length=None)
+        panel = next(iter(record["metrics"].values())) | {"nll": nll, "edit": None, "chance_exact": 0.0}
+        panel |= {"reference": {"bigram": reference}} if reference else {}
+        return record | {"metrics": {str(record["config"]["length"]): panel}}
+
+    browser = shown([distribution("markov", 0.9 + 0.2 * (layers == 1), layers, 0.89) for layers in (1, 2)]
+                    + [distribution("text", 1.2, layers, None) for layers in (1, 2)])
+    assert cells(browser) == [["0"], ["100"]] and "the best there can be" in text(browser, "mirage")
+    choose(browser, "task", "text")
+    assert browser.run("document.querySelector('[value=success]').disabled")
+    assert cells(browser) == [["1.2"], ["1.2"]] and "no right answers" in text(browser, "verdicts")
+
+
+@needs_browser
+def test_a_run_alone_failed_runs_alone_and_no_run(shown):
+    assert cells(shown([made()])) == [["100", "100"]]       # at the lengths on which it was tested
+    assert cells(shown([made(status="timeout")])) == [["0"]]
+    assert "no runs" in shown([]).run("document.body.innerText")
+    hollow = made()
+    hollow["metrics"] = {"2": {"n": 0} | dict.fromkeys(("token", "exact", "nll", "brier", "edit", "p_length"))}
+    hollow["curve"] = []
+    assert cells(shown([hollow])) == [["n/a"]]
+
+
+@needs_browser
+def test_narrow_dark_and_printed(shown):
+    browser = shown()
+    for width in (400, 320, 1000):
+        browser.resize(width)
+        assert browser.run("document.documentElement.scrollWidth") == width
+    grounds = set()
+    for scheme in ("light", "dark"):
+        browser.prefer(color_scheme=scheme)
+        grounds.add(browser.run("getComputedStyle(document.body).backgroundColor"))
+        assert lowest_contrast(browser) >= 4.5
+    assert len(grounds) == 2
+    assert browser.send("Page.printToPDF")["data"].startswith("JVBERi0")       # %PDF-
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    assert browser.run("getComputedStyle(document.getElementById('controls')).display") == "none"
+    browser.send("Emulation.setEmulatedMedia", media="")
+
+
+def lowest_contrast(browser):
+    """Of all text that stands on the page: the smallest ratio of the lightness of letters and their ground (WCAG 2)"""
+    return browser.run("""(() => {
+        const linear = c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+        const light = colour => colour.match(/[0-9.]+/g).slice(0, 3).map(c => linear(Number(c) / 255))
+            .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+        const ground = element => {
+            const colour = getComputedStyle(element).backgroundColor;
+            return colour.endsWith(", 0)") ? ground(element.parentElement) : colour;
+        };
+        const texts = document.body.querySelectorAll("h1, h2, h3, p, th, td, small, code, li, button, text, .key span");
+        const ratios = [...texts].map(element => {
+            const style = getComputedStyle(element), svg = element.tagName === "text";
+            const [a, b] = [light(svg ? style.fill : style.color), light(ground(svg ? element.closest(".card") : element))];
+            return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        });
+        return Math.min(...ratios);
+    })()""")
+
+
+@needs_browser
+def test_parts_have_names_for_those_who_hear_the_page(shown):
+    browser = shown()
+    assert browser.run("[...document.querySelectorAll('svg[role=img], [role=grid], [role=gridcell], form')]"
+                       ".every(element => element.getAttribute('aria-label'))")
+    assert browser.run("[...document.querySelectorAll('section')].every(each => document.getElementById("
+                       "each.getAttribute('aria-labelledby')).textContent)")
+    assert browser.run("document.querySelector('[data-place=\"1 0\"]').ariaLabel") == \
+        "dim 16, length 1: success 100 percent, 3/3, frontier"
+
+
+# ---- causes ----------------------------------------------------------------------------------------------------------
+
+
+def flat(nll, loss, **config):
+    """A run that learnt nothing, whose curve is given"""
+    record = made(GUESSED, **config)
+    record["curve"] = [{"step": i, "nll": a, "loss": b, "exact": 0.0} for i, (a, b) in enumerate(zip(nll, loss))]
+    return record
+
+
+STILL = [2.0] * 12
+CAUSES = {
+    "unfinished": made(status="killed"),
+    "lr, diverged": made(status="diverged"),
+    "lr, a spike": flat([2, 1, 0.8, 0.8, 1.9, 1.5, 1.2, 1, 1, 1, 1, 1], [2, 1, 0.8, 0.8, 1.9, 1.5, 1.2, 1, 1, 1, 1, 1]),
+    "data": flat([2, 2, 2, 2.5, 3, 4, 5, 6, 6, 6, 6, 6], [2, 2, 2, 1.5, 1, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]),
+    "steps": flat([2 - 0.05 * i for i in range(12)], [2 - 0.05 * i for i in range(12)]),
+    "width": flat(STILL, STILL, dim=8),
+    "depth": flat(STILL, STILL, dim=64, layers=1),
+    "unknown": flat(STILL, STILL, dim=96),
+    "unknown, half of the loss being END's": flat(STILL, [1.0] * 12, dim=96),
+}
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_causes_of_curves_made_by_hand(name):
+    found = cause(CAUSES[name], learnt=[made(dim=64), made(dim=128, length=1)])
+    assert found.name == name.split(",")[0] and found.why and found.turn
+
+
+def test_lengths_beyond_trainings_are_a_matter_of_positions():
+    record = made(length=2, test_length=4)
+    record["metrics"]["4"] = copy.deepcopy(record["metrics"]["2"]) | {"exact": 0.02}
+    assert cause(record).name == "positions" and "length 4" in cause(record).why
+    record["metrics"]["4"]["exact"] = 1.0
+    assert cause(record).name != "positions"
+
+
+def test_not_yet_lists_the_settings_that_no_seed_learnt():
+    found = {each["where"]: each for each in page.not_yet(ledger())}
+    never = [f"dim {dim}, length 3" for dim in (8, 32, 64)]
+    assert set(found) == {"dim 8, length 1", "dim 8, length 2", "dim 16, length 2", *never}
+    assert found["dim 8, length 2"]["cause"] == "width" and found["dim 64, length 3"]["cause"] in ("unknown", "lr")
+    assert page.not_yet([made()]) == []
