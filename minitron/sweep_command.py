@@ -12,10 +12,11 @@ from pathlib import Path
 
 import tasks
 
-from . import grid, ledger, phase, record, report, sweep
+from . import grid, ledger, page, phase, record, report, sweep
 from .board import Board
 from .environment import available_cpus
 from .errors import MinitronError
+from .picture import draw
 
 SPEC = ("title", "caption", "seeds", "out")         # what a spec file may say beside the dials
 
@@ -41,6 +42,8 @@ def add_commands(commands):
     show.add_argument("ledgers", nargs="+", metavar="LEDGER")
     show.add_argument("--y", metavar="DIAL", help="the dial of the rows (default dim)")
     show.add_argument("--x", metavar="DIAL", help="the dial of the columns (default length)")
+    show.add_argument("--html", metavar="FILE", help="write it as one page that opens in any browser, without network")
+    show.add_argument("--picture", metavar="FILE", help="draw the phase diagrams as PNG, SVG or PDF; needs matplotlib")
 
 
 def read_spec(path):
@@ -162,7 +165,7 @@ def run_sweep(flags):
     return 0 if not set(counts) - {"ok", "diverged"} else 1
 
 
-def show_report(ledgers, y, x):
+def show_report(ledgers, y, x, html, picture):
     records, complaints = ledger.read(*ledgers)
     for complaint in complaints:
         print(f"minitron: {complaint}", file=sys.stderr)
@@ -172,5 +175,12 @@ def show_report(ledgers, y, x):
         if name is not None and name.replace("-", "_") not in grid.dials():
             raise MinitronError(f"{name!r} is no dial: use one of {', '.join(grid.dials())}")
     y, x = (None if name is None else name.replace("-", "_") for name in (y, x))
-    print("\n".join(report.lines(list(records.values()), y, x, report.can_colour())))
+    records = list(records.values())
+    print("\n".join(report.lines(records, y, x, report.can_colour())))
+    if html is not None:
+        page.write(html, records, ", ".join(Path(path).stem for path in ledgers))
+        print(f"{html}: the same as a page, with curves")
+    if picture is not None:
+        draw(picture, records, y, x)
+        print(f"{picture}: the phase diagrams")
     return 0
