@@ -77,7 +77,7 @@ def varying(records):
     for name in names:
         seen = {}
         for record in records:
-            seen.setdefault(tuple(record["config"][other] for other in turned), set()).add(record["config"][name])
+            seen.setdefault(tuple(record["config"].get(other) for other in turned), set()).add(record["config"].get(name))
         if any(len(found) > 1 for found in seen.values()):
             turned.append(name)
     return turned
