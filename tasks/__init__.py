@@ -24,6 +24,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 
 import numpy as np
@@ -82,6 +83,7 @@ def names():
     return sorted(m.name for m in pkgutil.iter_modules(__path__))
 
 
+@lru_cache
 def module(name):
     """The module of a task.  Raises MinitronError where there is none of that name."""
     if name not in names():
