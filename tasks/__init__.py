@@ -222,6 +222,20 @@ def digits(numbers, width, base=10):
     return numbers[:, None] // base ** np.arange(width - 1, -1, -1, dtype=np.int64) % base
 
 
+def swap_numbers(tokens, sign):
+    """Rows "a SIGN b = c" -> "b SIGN a = c"; sign: the token between the two numbers, which have one length"""
+    length = (tokens[0] == sign).argmax()
+    twin = tokens.copy()
+    twin[:, :length], twin[:, length + 1:2 * length + 1] = tokens[:, length + 1:2 * length + 1], tokens[:, :length]
+    return twin
+
+
+def by_weight(rng, weights, batch):
+    """Indices (batch,) into weights, each drawn in proportion to its weight"""
+    ends = weights.cumsum()
+    return np.searchsorted(ends, rng.uniform(batch) * ends[-1], side="right").clip(0, len(weights) - 1)
+
+
 def row_hash(tokens):
     """One number in [0, 1) a row, spread evenly, equal for equal rows on every machine.      tokens (B, S) -> (B,)
 
