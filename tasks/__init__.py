@@ -24,6 +24,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 
 import numpy as np
@@ -82,6 +83,7 @@ def names():
     return sorted(m.name for m in pkgutil.iter_modules(__path__))
 
 
+@lru_cache
 def module(name):
     """The module of a task.  Raises MinitronError where there is none of that name."""
     if name not in names():
@@ -218,6 +220,20 @@ def join(vocab, *parts):
 def digits(numbers, width, base=10):
     """(B,) -> (B, width): the digits of each number, most significant first, with leading zeros."""
     return numbers[:, None] // base ** np.arange(width - 1, -1, -1, dtype=np.int64) % base
+
+
+def swap_numbers(tokens, sign):
+    """Rows "a SIGN b = c" -> "b SIGN a = c"; sign: the token between the two numbers, which have one length"""
+    length = (tokens[0] == sign).argmax()
+    twin = tokens.copy()
+    twin[:, :length], twin[:, length + 1:2 * length + 1] = tokens[:, length + 1:2 * length + 1], tokens[:, :length]
+    return twin
+
+
+def by_weight(rng, weights, batch):
+    """Indices (batch,) into weights, each drawn in proportion to its weight"""
+    ends = weights.cumsum()
+    return np.searchsorted(ends, rng.uniform(batch) * ends[-1], side="right").clip(0, len(weights) - 1)
 
 
 def row_hash(tokens):

@@ -16,7 +16,7 @@ Expect: README.md shows one run at dim 128 and one at dim 8.
 """
 import numpy as np
 
-from . import join
+from . import join, swap_numbers
 
 VOCAB = "0123456789+=:"
 LENGTHS = (1, 64)
@@ -48,10 +48,7 @@ def add(a, b):
 
 def mirror(tokens, variant):
     """a+b=c -> b+a=c"""
-    length = (tokens[0] == VOCAB.index("+")).argmax()
-    twin = tokens.copy()
-    twin[:, :length], twin[:, length + 1:2 * length + 1] = tokens[:, length + 1:2 * length + 1], tokens[:, :length]
-    return twin
+    return swap_numbers(tokens, VOCAB.index("+"))
 
 
 def positions(length, variant):

@@ -12,7 +12,7 @@ Length: digits of each number, with leading zeros; the answer has twice as many.
 Source: Dziri et al. 2023, arXiv:2305.18654.
 Expect: not yet measured in a sweep.
 """
-from . import digits, join
+from . import digits, join, swap_numbers
 
 VOCAB = "0123456789*="
 LENGTHS = (1, 9)            # a product of 18 digits still fits 64-bit integers
@@ -30,7 +30,4 @@ def sample(rng, length, batch, variant):
 
 def mirror(tokens, variant):
     """a*b=c -> b*a=c"""
-    length = (tokens[0] == VOCAB.index("*")).argmax()
-    twin = tokens.copy()
-    twin[:, :length], twin[:, length + 1:2 * length + 1] = tokens[:, length + 1:2 * length + 1], tokens[:, :length]
-    return twin
+    return swap_numbers(tokens, VOCAB.index("*"))

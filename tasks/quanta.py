@@ -15,6 +15,8 @@ import numpy as np
 from minitron.errors import MinitronError
 from minitron.rng import WORLD, Random
 
+from . import by_weight
+
 LENGTHS = (1, 64)
 LENGTH = 16
 OPTIONS = {"tasks": (16, 1, 512), "k": (3, 1, 16), "alpha": (1.4, 0.0, 4.0), "world": (0, 0, 2**31)}
@@ -33,8 +35,7 @@ def sample(rng, length, batch, variant, tasks, k, alpha, world):
     if k > length:
         raise MinitronError(f"option k {k} exceeds length {length}: so many bits there are not")
     hidden = Random(WORLD, world, length).permutations(tasks, length)[:, :k]
-    ends = np.cumsum(np.arange(1, tasks + 1) ** -alpha)
-    task = np.searchsorted(ends, rng.uniform(batch) * ends[-1], side="right").clip(0, tasks - 1)
+    task = by_weight(rng, np.arange(1, tasks + 1) ** -alpha, batch)
     bits = rng.integers(0, 2, (batch, length))
     answer = np.take_along_axis(bits, hidden[task], axis=1).sum(axis=1) % 2
     tokens = np.concatenate([task[:, None] + 3, bits, np.full((batch, 1), 2), answer[:, None]], axis=1)

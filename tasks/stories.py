@@ -16,6 +16,8 @@ import numpy as np
 
 from minitron.rng import WORLD, Random
 
+from . import by_weight
+
 SHE = "Mia Ann Zoe Eva Ida Lea Amy Joy Kim Liv May Nia Pia Rita Sue Una".split()
 HE = "Tom Ben Leo Max Sam Tim Jon Abe Gus Hal Ian Joe Ken Lou Ned Paul".split()
 PLACES = "lake river forest bridge castle market mill harbour meadow tower school garden well barn church station".split()
@@ -64,9 +66,7 @@ def facts(world):
 
 def choose(rng, table):
     """One of each row of table (B, n), the i-th in proportion to 1/i"""
-    ends = zipf(table.shape[1]).cumsum()
-    rank = np.searchsorted(ends, rng.uniform(len(table)) * ends[-1], side="right").clip(0, table.shape[1] - 1)
-    return table[np.arange(len(table)), rank]
+    return table[np.arange(len(table)), by_weight(rng, zipf(table.shape[1]), len(table))]
 
 
 def sample(rng, length, batch, variant, world):

@@ -17,6 +17,8 @@ import numpy as np
 
 from minitron.errors import MinitronError
 
+from . import SPLITS, shares
+
 LENGTHS = (2, 4096)
 LENGTH = 128
 VARIANTS = ("chars", "bytes")
@@ -37,8 +39,8 @@ def prepare(length, variant, train_fraction, data):
     The text is cut into three stretches, so that no window lies in two splits.
     """
     pieces, tokens, fingerprint = tokenize(read(data), data, variant)
-    cuts = [int(share * len(tokens)) for share in (0, train_fraction, train_fraction + 0.2 * (1 - train_fraction), 1)]
-    stretches = dict(zip(("train", "valid", "test"), (tokens[a:b] for a, b in zip(cuts, cuts[1:]))))
+    cuts = [int(share * len(tokens)) for share in shares(train_fraction)]
+    stretches = dict(zip(SPLITS, (tokens[a:b] for a, b in zip(cuts, cuts[1:]))))
     if min(len(stretch) for stretch in stretches.values()) <= length:
         needed = math.ceil((length + 2) / min(train_fraction, 0.2 * (1 - train_fraction)))
         raise MinitronError(f"data {data!r} has {len(tokens)} tokens, too few for length {length}, which needs about {needed}: "

@@ -5,14 +5,18 @@ Everything follows from a seed, and from generators whose streams are frozen, so
 """
 import random
 import re
+import types
 
 import numpy as np
 import pytest
+import slow_ops
 
+from minitron import model, ops
 from minitron.config import ModelConfig
 from minitron.environment import ROOT
 from minitron.errors import MinitronError
-from minitron.params import Params
+from minitron.model import loss_and_gradients
+from minitron.params import Params, init
 
 SMALL = ModelConfig(dim=16, layers=2, heads=4, kv_heads=2, head_dim=6, ffn_dim=24, vocab=8).resolve()
 LETTERS = [bytes([byte]) for byte in b"abcdefgh"]
@@ -112,3 +116,32 @@ def refused(match, function, *arguments, **named):
 def constant(name):
     """A number in run.c's enums, such as CHUNK = 240"""
     return int(re.search(rf"\b{name} = (\d+)", (ROOT / "run.c").read_text(encoding="utf-8"))[1])
+
+
+def counted_flops(monkeypatch, config, inputs, targets, extra=None):
+    """FLOPs of all products of one loss_and_gradients, but for those that only sum or repeat: with the read-only matrices of
+    ops.shared, in the norm of heads, with a one-hot matrix.  Of a sum over `extra` terms one is left out.
+    """
+    class Counting(np.ndarray):
+        flops = 0
+
+        def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+            arrays = [x.view(np.ndarray) if isinstance(x, Counting) else x for x in inputs]
+            if out is not None:
+                options["out"] = tuple(x.view(np.ndarray) for x in out)
+            result = getattr(ufunc, method)(*arrays, **options)
+            if ufunc is np.matmul and all(x.flags.writeable for x in arrays):
+                summed = arrays[0].shape[-1]
+                Counting.flops += 2 * result.size * (summed - 1 if summed == extra else summed)
+            return result.view(Counting) if isinstance(result, np.ndarray) else result
+
+    numpy = types.SimpleNamespace(**vars(np) | {"empty": lambda *arguments: np.empty(*arguments).view(Counting)})
+    monkeypatch.setattr(ops, "np", numpy)
+    monkeypatch.setattr(ops, "ONE_HOT", 0)
+    monkeypatch.setattr(model, "head_norm_forward", slow_ops.head_norm_forward)
+    monkeypatch.setattr(model, "head_norm_backward", slow_ops.head_norm_backward)
+    p = init(config)
+    for name, tensor in p.tensors().items():
+        setattr(p, name, tensor.view(Counting))
+    loss_and_gradients(p, Params(config), config, inputs, targets, 1.0)
+    return Counting.flops

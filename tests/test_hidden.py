@@ -3,17 +3,15 @@
 On cases made by hand where the truth is known, and against second ways to count.
 """
 import dataclasses
-import types
 
 import numpy as np
 import pytest
-import slow_ops
-from helpers import in_double, random_config, random_params
+from helpers import counted_flops, in_double, random_config, random_params
 from test_train import TINY, records, run, signal_at
 
 import tasks
 import train
-from minitron import evaluate, export, heads, hidden, model, ops, record
+from minitron import evaluate, export, heads, hidden, model, record
 from minitron.config import Config, ModelConfig
 from minitron.engine import ROOT
 from minitron.flops import executed_flops, forward_flops, train_flops
@@ -252,34 +250,6 @@ def test_forward_flops_are_those_of_a_plain_forward(seed):
     targets = np.full((3, time), -1)
     targets[1, 1:] = 0
     assert train_flops(config, np.zeros((3, time), int), targets) == 3 * forward_flops(config, 3, time, 5)
-
-
-def counted_flops(monkeypatch, config, inputs, targets):
-    """FLOPs of all products of one loss_and_gradients, but for those that only sum or repeat: with the read-only matrices of
-    ops.shared, in the norm of heads, with a one-hot matrix.
-    """
-    class Counting(np.ndarray):
-        flops = 0
-
-        def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-            arrays = [x.view(np.ndarray) if isinstance(x, Counting) else x for x in inputs]
-            if out is not None:
-                options["out"] = tuple(x.view(np.ndarray) for x in out)
-            result = getattr(ufunc, method)(*arrays, **options)
-            if ufunc is np.matmul and all(x.flags.writeable for x in arrays):
-                Counting.flops += 2 * result.size * arrays[0].shape[-1]
-            return result.view(Counting) if isinstance(result, np.ndarray) else result
-
-    numpy = types.SimpleNamespace(**vars(np) | {"empty": lambda *arguments: np.empty(*arguments).view(Counting)})
-    monkeypatch.setattr(ops, "np", numpy)
-    monkeypatch.setattr(ops, "ONE_HOT", 0)
-    monkeypatch.setattr(model, "head_norm_forward", slow_ops.head_norm_forward)
-    monkeypatch.setattr(model, "head_norm_backward", slow_ops.head_norm_backward)
-    p = init(config)
-    for name, tensor in p.tensors().items():
-        setattr(p, name, tensor.view(Counting))
-    loss_and_gradients(p, Params(config), config, inputs, targets, 1.0)
-    return Counting.flops
 
 
 # 65 and 67 have no divisor that fits, so all is one block; 66 is two of 33, 96 two of 48, 128 two of 64, 51 one

@@ -11,23 +11,21 @@ import shlex
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
-import slow_ops
+from helpers import counted_flops
 
 import tasks
 import train
-from minitron import checkpoint, evaluate, export, model, ops
+from minitron import checkpoint, evaluate, export
 from minitron.config import Config
 from minitron.engine import Engine, EngineMissing, library
 from minitron.flops import train_flops
 from minitron.interrupt import Interrupted
-from minitron.model import loss_and_gradients
 from minitron.parallel import Workers
-from minitron.params import Params, init
+from minitron.params import init
 
 ROOT = Path(train.__file__).parent
 TINY = Config(dim=8, layers=1, length=1, batch=16, steps=20, eval_every=5, test_items=50)
@@ -468,28 +466,5 @@ def test_train_flops_are_those_of_the_matrix_products(monkeypatch, options):
     and attention's extra column.
     """
     config = dataclasses.replace(TINY, dim=16, layers=2, **options).resolve()
-
-    class Counting(np.ndarray):
-        flops = 0
-
-        def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-            arrays = [x.view(np.ndarray) if isinstance(x, Counting) else x for x in inputs]
-            if out is not None:
-                options["out"] = tuple(x.view(np.ndarray) for x in out)
-            result = getattr(ufunc, method)(*arrays, **options)
-            if ufunc is np.matmul and all(x.flags.writeable for x in arrays):
-                summed = arrays[0].shape[-1]
-                Counting.flops += 2 * result.size * (summed - 1 if summed == config.head_dim + 1 else summed)
-            return result.view(Counting) if isinstance(result, np.ndarray) else result
-
-    numpy = types.SimpleNamespace(**vars(np) | {"empty": lambda *arguments: np.empty(*arguments).view(Counting)})
-    monkeypatch.setattr(ops, "np", numpy)
-    monkeypatch.setattr(ops, "ONE_HOT", 0)
-    monkeypatch.setattr(model, "head_norm_forward", slow_ops.head_norm_forward)
-    monkeypatch.setattr(model, "head_norm_backward", slow_ops.head_norm_backward)
-    p = init(config)
-    for name, tensor in p.tensors().items():
-        setattr(p, name, tensor.view(Counting))
     inputs, targets = np.zeros((7, 1), int), np.arange(7)[:, None]
-    loss_and_gradients(p, Params(config), config, inputs, targets, 1 / 7)
-    assert Counting.flops == train_flops(config, inputs, targets)
+    assert counted_flops(monkeypatch, config, inputs, targets, extra=config.head_dim + 1) == train_flops(config, inputs, targets)
