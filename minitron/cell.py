@@ -1,7 +1,8 @@
 """python -m minitron.cell: a worker of a sweep.
 
-A line of JSON comes in, {"config": ..., "model": path or null}, and its record goes out as another, until the input ends.  One cell
-after the other in one process: starting Python anew for each would cost a tenth of a cell of five seconds.
+A line of JSON comes in, {"config": ..., "model": path or null}, and its record goes out as another, until the input ends; or
+{"time": config}, and what a training step takes goes out.  One cell after the other in one process: starting Python anew for each
+would cost a tenth of a cell of five seconds.
 """
 import dataclasses
 import json
@@ -18,6 +19,7 @@ environment.use()
 
 from train import Diverged, train
 
+from . import grid
 from .config import Config
 from .interrupt import Interrupted
 
@@ -25,11 +27,21 @@ from .interrupt import Interrupted
 def run(config, model=None):
     """Train and measure one cell on one thread -> its record.      config: dict of a resolved Config; model: a path to keep it at"""
     with tempfile.TemporaryDirectory(prefix="minitron-") as folder:
-        config = dataclasses.replace(Config(**config), vocab=None)
         try:
-            return train(config, model or Path(folder) / "model.bin", quiet=True, threads=1)
+            return train(unresolved(config), model or Path(folder) / "model.bin", quiet=True, threads=1)
         except Diverged as diverged:
             return diverged.record
+
+
+def unresolved(config):
+    """The vocabulary's size is the task's to say."""
+    return dataclasses.replace(Config(**config), vocab=None)
+
+
+def answer_to(question):
+    if "time" in question:
+        return {"step_seconds": grid.step_seconds(unresolved(question["time"]).resolve())}
+    return run(**question)
 
 
 def leave_with_parent():
@@ -49,7 +61,7 @@ def main():
     answers, sys.stdout = sys.stdout, sys.stderr            # nothing but records goes out
     for line in sys.stdin:
         try:
-            answer = run(**json.loads(line))
+            answer = answer_to(json.loads(line))
         except Interrupted:
             return
         except MemoryError:

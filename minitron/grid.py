@@ -24,6 +24,7 @@ from .rng import GALLERY, Random
 MOST = 100_000          # cells of a sweep
 TRIED = 5               # cells that are tried before a sweep, to know what a step takes here,
 LOOK = 0.3              # each for so many seconds
+GUESSED = 1e9           # FLOPs a second, where none of them could be
 
 
 def dials():
@@ -110,12 +111,15 @@ def step_seconds(config):
     return statistics.median(times[1:])
 
 
-def estimate(configs):
-    """Seconds that each run takes on one core if it uses all its steps: measured on TRIED of them, in between by their FLOPs."""
+def estimate(configs, measured):
+    """Seconds that each run takes on one core if it uses all its steps: measured on TRIED of them, in between by their FLOPs.
+
+    measured: config -> seconds a step, or None where they cannot be had: such a cell counts as the next smaller one.
+    """
     flops = np.array([run_flops(config) / config.steps for config in configs])
     order = np.argsort(flops, kind="stable")
-    tried = sorted({order[round(i * (len(order) - 1) / (TRIED - 1))] for i in range(TRIED)}, key=lambda i: flops[i])
-    seconds = [step_seconds(configs[i]) for i in tried]
-    steps = np.exp(np.interp(np.log(flops), np.log(flops[tried]), np.log(seconds)))
+    tried = {int(order[round(i * (len(order) - 1) / (TRIED - 1))]) for i in range(TRIED)}
+    known = sorted((flops[i], seconds) for i in tried if (seconds := measured(configs[i])) is not None)
+    steps = np.exp(np.interp(np.log(flops), *np.log(known).T)) if known else flops / GUESSED
     looks = np.array([2 / config.eval_every for config in configs])         # an evaluation is about the work of two steps
     return steps * (1 + looks) * np.array([config.steps for config in configs])

@@ -1,7 +1,13 @@
-"""Reading ledgers: one JSON record a line, the last of a key counts."""
+"""Ledgers: one JSON record a line, the last of a key counts; and the right to sweep into one, which one sweep has at a time."""
+import contextlib
 import json
 
 from .errors import MinitronError
+
+try:
+    import fcntl
+except ImportError:         # Windows: there nothing keeps a second sweep away
+    fcntl = None
 
 
 def read(*paths):
@@ -25,3 +31,25 @@ def read(*paths):
             except (ValueError, TypeError, KeyError, RecursionError):
                 complaints.append(f"{path}, line {number}: no record, skipped: {line[:40]!r}")
     return records, complaints
+
+
+@contextlib.contextmanager
+def claimed(path):
+    """The ledger is one sweep's while this lasts; it is made if need be.  Raises MinitronError where another has it.
+
+    Two sweeps in one ledger would run the same cells twice.  The system lets go of the lock when its process ends, however it does.
+    """
+    try:
+        file = open(path, "ab")
+    except OSError as error:
+        raise MinitronError(f"ledger {path} cannot be written: {error.strerror}") from None
+    with file:
+        if fcntl is not None and file.seekable():
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise MinitronError(f"another sweep is writing {path}: let it finish, or share the work by --shard 0/2 and 1/2 "
+                                    "into two ledgers, which `cat` makes one") from None
+            except OSError:             # a file system without locks
+                pass
+        yield

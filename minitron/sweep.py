@@ -19,6 +19,7 @@ from .environment import ROOT
 from .errors import MinitronError
 
 DONE = ("ok", "diverged")           # statuses that --retry failed leaves alone
+MINUTE, YEAR = 60, 365 * 24 * 3600
 
 
 def todo(cells, records, redo=False, retry=False):
@@ -38,31 +39,39 @@ class Worker:
     def run(self, config, model, timeout):
         """One cell -> its record, or one that says how it failed.      timeout: seconds, None for no limit"""
         started = time.monotonic()
+        answer = self.ask({"config": dataclasses.asdict(config), "model": model}, timeout)
+        if "failed" not in answer:
+            return answer
+        status = "timeout" if answer.get("late") else "killed"
+        return record.failed(config, status, answer["failed"], time.monotonic() - started)
+
+    def step_seconds(self, config):
+        """What one training step takes here, None where it cannot be found out"""
+        return self.ask({"time": dataclasses.asdict(config)}, MINUTE).get("step_seconds")
+
+    def ask(self, question, timeout):
+        """A line of JSON to the process and one back -> it, or {"failed": why}, with late where that is the timeout, in seconds."""
         if self.process is None:
             self.process = subprocess.Popen([sys.executable, "-m", "minitron.cell"], cwd=ROOT, text=True,
                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         late = threading.Event()
-        alarm = threading.Timer(timeout or 1e9, lambda: (late.set(), self.kill()))
+        alarm = threading.Timer(timeout or YEAR, lambda: (late.set(), self.kill()))
         alarm.daemon = True
         alarm.start()
         try:
-            self.process.stdin.write(json.dumps({"config": dataclasses.asdict(config), "model": model}) + "\n")
+            self.process.stdin.write(json.dumps(question) + "\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""
         finally:
             alarm.cancel()
-        seconds = time.monotonic() - started
-        answer = json.loads(line) if line.endswith("\n") else {}
-        if "key" in answer:
-            return answer
-        if "failed" in answer:
-            return record.failed(config, "killed", answer["failed"], seconds)
+        if line.endswith("\n"):
+            return json.loads(line)
         code, self.process = self.process.wait(), None
         if late.is_set():
-            return record.failed(config, "timeout", f"stopped after {timeout:g} seconds", seconds)
-        return record.failed(config, "killed", f"the worker ended with {'signal ' + str(-code) if code < 0 else code}", seconds)
+            return {"failed": f"stopped after {timeout:g} seconds", "late": True}
+        return {"failed": f"the worker ended with {'signal ' + str(-code) if code < 0 else code}"}
 
     def kill(self):
         if self.process is not None:
@@ -108,6 +117,8 @@ def on_this_machine(cells, jobs, timeout, model_of):
                 break
         for worker in workers:
             worker.kill()
+        for thread in threads:
+            thread.join(MINUTE)
 
 
 def on_cluster(cells, address, jobs, timeout, model_of):

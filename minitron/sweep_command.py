@@ -8,11 +8,12 @@ import argparse
 import dataclasses
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import tasks
 
-from . import grid, ledger, page, phase, record, report, sweep
+from . import grid, ledger, page, phase, report, sweep
 from .board import Board
 from .environment import available_cpus
 from .errors import MinitronError
@@ -113,14 +114,12 @@ def within(cells, costs, jobs, budget):
     return fitting, [cell for cell in cells if cell not in fitting]
 
 
-def plan(flags):
-    """What `sweep`'s flags ask for -> cells to run [(key, Config)], {key: seconds that each should take}, ledger, records that
-    it has.  Says what it found.  Raises MinitronError.
+def plan(flags, turned, out):
+    """turned: {dial: values}; out: the ledger -> cells to run [(key, Config)], {key: seconds that each should take}, records that
+    are there.  Says what it found.  Raises MinitronError.
     """
-    turned, spec = axes(flags["what"], {name: flags[name] for name in grid.dials() if name in flags}, flags["seeds"])
     cells = grid.cells(turned)
     cells = cells if flags["shard"] is None else take_shard(cells, flags["shard"])
-    out = flags["out"] or spec.get("out") or f"results/{turned['task'][0]}.jsonl"
     records = {}
     if Path(out).exists():
         records, complaints = ledger.read(out)
@@ -128,7 +127,7 @@ def plan(flags):
             print(f"minitron: {complaint}", file=sys.stderr)
     todo = sweep.todo(cells, records, flags["redo"], flags["retry"] == "failed")
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them in {out}")
-    costs = dict(zip((key for key, _ in todo), grid.estimate([config for _, config in todo]))) if todo else {}
+    costs = estimated(todo)
     if flags["budget"] is not None:
         all_of_them = sum(costs.values()) / flags["jobs"]
         todo, left_out = within(todo, costs, flags["jobs"], seconds("budget", flags["budget"]))
@@ -136,9 +135,20 @@ def plan(flags):
             print(f"{len(left_out)} do not fit into {flags['budget']}; all would take about {clock(all_of_them)}")
     costs = {key: costs[key] for key, _ in todo}
     print(f"{len(todo)} to run, in about {clock(sum(costs.values()) / flags['jobs'])} with {flags['jobs']} at a time, "
-          "less where runs stop early")
+          "less where runs stop early", flush=True)
     there = {key for key, _ in cells}
-    return todo, costs, out, [records[key] for key in records if key in there and key not in costs]
+    return todo, costs, [records[key] for key in records if key in there and key not in costs]
+
+
+def estimated(cells):
+    """[(key, Config)] -> {key: seconds on one core}; tried in a process of its own, which may run out of memory"""
+    if not cells:
+        return {}
+    worker = sweep.Worker()
+    try:
+        return dict(zip((key for key, _ in cells), grid.estimate([config for _, config in cells], worker.step_seconds)))
+    finally:
+        worker.close()
 
 
 def run_sweep(flags):
@@ -147,12 +157,18 @@ def run_sweep(flags):
     timeout = None if flags["timeout"] is None else seconds("timeout", flags["timeout"])
     if flags["models"] is not None and not Path(flags["models"]).is_dir():
         raise MinitronError(f"{flags['models']!r} is no directory: make it, or give --models another place")
-    todo, costs, out, there = plan(flags)
-    if flags["list"]:
-        for key, config in todo:
-            print(f"{key}  {clock(costs[key]):>8}  {phase.command(dataclasses.asdict(config))}")
-        return 0
-    record.touch_ledger(out)
+    turned, spec = axes(flags["what"], {name: flags[name] for name in grid.dials() if name in flags}, flags["seeds"])
+    out = flags["out"] or spec.get("out") or f"results/{turned['task'][0]}.jsonl"
+    with nullcontext() if flags["list"] else ledger.claimed(out):
+        todo, costs, there = plan(flags, turned, out)
+        if not flags["list"]:
+            return run_cells(todo, costs, there, out, flags, timeout)
+    for key, config in todo:
+        print(f"{key}  {clock(costs[key]):>8}  {phase.command(dataclasses.asdict(config))}")
+    return 0
+
+
+def run_cells(todo, costs, there, out, flags, timeout):
     board = Board(costs, there, flags["jobs"])
     try:
         counts = sweep.run(todo, out, board, flags["jobs"], timeout, flags["models"], flags["cluster"])

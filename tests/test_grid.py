@@ -55,5 +55,5 @@ def test_impossible_cell_is_named():
 
 def test_estimates_grow_with_work_and_steps():
     configs = [Config(dim=dim, length=1, steps=steps, batch=16).resolve() for dim, steps in ((4, 10), (4, 20), (128, 10), (128, 20))]
-    small, small_twice, large, large_twice = grid.estimate(configs)
+    small, small_twice, large, large_twice = grid.estimate(configs, grid.step_seconds)
     assert small_twice == pytest.approx(2 * small) and large_twice == pytest.approx(2 * large) and 0 < small < large

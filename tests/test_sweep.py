@@ -1,54 +1,32 @@
 """Sweeps: what is run, what is kept, and that nothing is lost or doubled whoever is killed.
 
-The cells here are trainings of twenty steps; kills come at random moments, from seeds.
+The cells are trainings of twenty steps.
 """
-import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from kills import below, check, records, run, start, survive, timeless
 
 from minitron import ledger
 from minitron.environment import ROOT
-
-CELLS = ["addition", "--dim", "2,3", "--length", "1,2", "--seeds", "2", "--steps", "20", "--eval-every", "10", "--batch", "16",
-         "--test-items", "20", "--jobs", "2"]
-TIMES = ("seconds", "commit")
-
-
-def records(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+from minitron.errors import MinitronError
 
 
 def keys(path):
     return sorted(record["key"] for record in records(path)) if path.exists() else []
 
 
-def timeless(path):
-    return {record["key"]: {name: value for name, value in record.items() if name not in TIMES} for record in records(path)}
-
-
-def start(out, *flags):
-    return subprocess.Popen([sys.executable, "-m", "minitron", "sweep", *CELLS, "--out", str(out), *flags], cwd=ROOT,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def run(out, *flags):
-    """A sweep to its end -> its exit code"""
-    process = start(out, *flags)
-    process.communicate(timeout=120)
-    return process.returncode
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The ledger of the whole sweep."""
     out = tmp_path_factory.mktemp("sweep") / "whole.jsonl"
-    assert run(out) == 0
+    assert run(out)[0] == 0
     return out
 
 
@@ -59,21 +37,30 @@ def test_sweep_has_every_cell_once(whole):
 
 
 def test_what_is_there_is_not_run_again(whole, tmp_path):
-    out = tmp_path / "some.jsonl"
-    out.write_text("".join(whole.read_text().splitlines(keepends=True)[:5]))
-    assert run(out) == 0 and keys(out) == keys(whole)
+    """A torn last line is no record: its cell is run, and the line is named."""
+    lines, out = whole.read_text().splitlines(keepends=True), tmp_path / "some.jsonl"
+    out.write_text("".join(lines[:5]) + lines[5][:100])
+    code, said = run(out)
+    assert code == 0 and "line 6: no record, skipped" in said
+    assert timeless(ledger.read(out)[0].values()) == timeless(records(whole))
     before = out.read_text()
-    assert run(out) == 0 and out.read_text() == before
-    assert run(out, "--redo") == 0 and len(records(out)) == 16 and set(keys(out)) == set(keys(whole))
+    assert run(out)[0] == 0 and out.read_text() == before
+
+
+def test_redo_runs_all_again(whole, tmp_path):
+    out = tmp_path / "again.jsonl"
+    out.write_text(whole.read_text())
+    assert run(out, "--redo")[0] == 0
+    assert keys(out) == sorted(2 * keys(whole)) and timeless(records(out)) == timeless(records(whole))
 
 
 def test_shards_together_are_the_whole(whole, tmp_path):
     parts = [tmp_path / f"{i}.jsonl" for i in range(2)]
     for i, part in enumerate(parts):
-        assert run(part, "--shard", f"{i}/2") == 0
+        assert run(part, "--shard", f"{i}/2")[0] == 0
     both = tmp_path / "both.jsonl"
     both.write_text("".join(part.read_text() for part in parts))
-    assert not set(keys(parts[0])) & set(keys(parts[1])) and timeless(both) == timeless(whole)
+    assert not set(keys(parts[0])) & set(keys(parts[1])) and timeless(records(both)) == timeless(records(whole))
 
 
 def test_a_cell_is_what_train_py_trains(whole, tmp_path):
@@ -87,26 +74,80 @@ def test_a_cell_is_what_train_py_trains(whole, tmp_path):
     assert alone["key"] == record["key"] and alone["metrics"] == record["metrics"]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_kills_lose_and_double_nothing(whole, tmp_path, seed):
+def test_kills_lose_and_double_nothing(whole, tmp_path):
     """Of the sweep or of a worker, until all is done.  A killed worker's cell is a record that says so, and --retry runs it."""
-    out, r, killed = tmp_path / "killed.jsonl", random.Random(seed), 0
-    for _ in range(40):
-        process = start(out, "--retry", "failed")
-        time.sleep(r.uniform(0.3, 1.5))
-        if process.poll() is None and killed < 4:
-            victims = workers(process.pid)
-            os.kill(r.choice(victims) if victims and r.random() < 0.5 else process.pid, signal.SIGKILL)
-            killed += 1
-        process.communicate(timeout=60)
-        last = ledger.read(out)[0] if out.exists() else {}
-        if sorted(last) == keys(whole) and {record["status"] for record in last.values()} == {"ok"}:
-            break
-    finished = [record["key"] for record in records(out) if record["status"] == "ok"]
-    assert sorted(finished) == keys(whole), "each cell finished once"
-    assert {key: {name: value for name, value in record.items() if name not in TIMES} for key, record in last.items()} == timeless(whole)
+    out = tmp_path / "killed.jsonl"
+    survive(out, random.Random(3), kills=4)
+    check(out, records(whole))
 
 
-def workers(pid):
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
-    return [int(word) for word in found]
+def test_a_killed_worker_is_a_record(tmp_path):
+    """... and the others go on."""
+    out = tmp_path / "killed.jsonl"
+    sweep = start(out, "--steps", "3000", "--dim", "2", "--length", "1", "--seeds", "1")
+    while "to run" not in sweep.stdout.readline():
+        pass
+    while not below(sweep.pid):
+        time.sleep(0.05)
+    os.kill(below(sweep.pid)[0], signal.SIGKILL)
+    said = sweep.communicate(timeout=60)[1]
+    [record] = records(out)
+    assert sweep.returncode == 1 and record["status"] == "killed" and record["reason"] == "the worker ended with signal 9", said
+    assert record["metrics"] == {} and record["curve"] == []
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path):
+    out = tmp_path / "stopped.jsonl"
+    sweep = start(out, "--length", "1", "--dim", "2,64", "--steps", "20,100000", "--seeds", "1")
+    while not keys(out):
+        time.sleep(0.05)
+    started = below(sweep.pid)
+    sweep.send_signal(signal.SIGINT)
+    said = sweep.communicate(timeout=30)[1]
+    assert sweep.returncode == 130 and "Traceback" not in said and f"{out} has what was finished" in said.splitlines()[-1]
+    assert keys(out) and not set(started) & set(below(1)), "no worker stays behind"
+
+
+def test_a_cell_that_takes_too_long_is_a_record_and_is_run_again_when_asked(tmp_path):
+    out = tmp_path / "late.jsonl"
+    flags = ["--length", "1", "--dim", "2", "--seeds", "1"]
+    code, _ = run(out, *flags, "--timeout", "0.01s")
+    assert code == 1 and [record["status"] for record in records(out)] == ["timeout"]
+    assert run(out, *flags)[0] == 0 and len(records(out)) == 1, "failure is data"
+    assert run(out, *flags, "--retry", "failed")[0] == 0 and [record["status"] for record in records(out)] == ["timeout", "ok"]
+
+
+def test_a_cell_that_diverges_is_a_record(tmp_path):
+    out = tmp_path / "diverged.jsonl"
+    code, _ = run(out, "--length", "1", "--dim", "2", "--seeds", "1", "--lr", "0.01,1e6", "--warmup", "0",
+                  "--weight-decay", "100")
+    assert code == 0 and sorted(record["status"] for record in records(out)) == ["diverged", "ok"]
+
+
+def test_a_worker_out_of_memory_is_a_record_and_the_others_go_on(tmp_path):
+    """Of 4 GB, a model of 20,000 dimensions asks for more."""
+    out = tmp_path / "memory.jsonl"
+    code, _ = run(out, "--dim", "2,20000", "--length", "1", "--seeds", "1", limits={resource.RLIMIT_AS: 4 << 30})
+    small, large = sorted(records(out), key=lambda record: record["config"]["dim"])
+    assert code == 1 and small["status"] == "ok" and (large["status"], large["reason"]) == ("killed", "out of memory")
+
+
+def test_a_full_disk_ends_the_sweep_and_the_same_command_goes_on(whole, tmp_path):
+    """A file may not have more bytes than this, and the ledger has almost as many, all of them spaces."""
+    out, most = tmp_path / "full.jsonl", 100_000
+    out.write_text(" " * (most - 10_000) + "\n")
+    code, said = run(out, limits={resource.RLIMIT_FSIZE: most})
+    assert code == 2 and f"{out} cannot be written: File too large" in said.splitlines()[-1] and "Traceback" not in said
+    assert run(out)[0] == 0 and timeless(ledger.read(out)[0].values()) == timeless(records(whole))
+
+
+def test_two_sweeps_do_not_share_a_ledger(whole, tmp_path):
+    """The second is refused by a line that says what to do; what the first writes is whole."""
+    out = tmp_path / "one.jsonl"
+    with ledger.claimed(out):
+        code, said = run(out)
+        assert code == 2 and "another sweep is writing" in said and "--shard" in said and out.read_text() == ""
+    code, said = run(out)
+    assert code == 0, said
+    with pytest.raises(MinitronError, match="cannot be written"), ledger.claimed(tmp_path):
+        pass
