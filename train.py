@@ -83,7 +83,8 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False, threa
     run = start(config.resolve(), out, ledger, resume, threads)
     steps, progress = run.config.steps, run.progress
     quiet_numpy = np.errstate(over="ignore", invalid="ignore")       # train_step looks for what is not finite itself
-    with Workers(run.config, run.threads) as workers, StopOnSignal() as stop, Progress(progress["step"], steps, quiet) as shown, quiet_numpy:
+    shown = Progress(progress["step"], steps, quiet)
+    with Workers(run.config, run.threads) as workers, StopOnSignal() as stop, shown, quiet_numpy:
         while progress["step"] < steps and progress["solved"] < 2:
             loss, token = train_step(run, workers)
             shown.step(loss, token)

@@ -1,4 +1,5 @@
 """What a sweep shows while it goes on: one bar for all of it, and on a terminal the phase diagram as it fills."""
+import shutil
 import sys
 import time
 
@@ -31,14 +32,20 @@ class Board:
         """tqdm's, over the work that the cells ask for, since they are very different"""
         total = sum(self.costs.values())
         elapsed = time.monotonic() - self.began
-        return tqdm.format_meter(min(self.spent, total), total, elapsed, bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}",
-                                 ncols=60) + f", {self.cells} of {len(self.costs)} cells, {self.solved()} learnt"
+        bar = tqdm.format_meter(min(self.spent, total), total, elapsed, ncols=48,
+                                bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}")
+        return bar + f", {self.cells} of {len(self.costs)} cells, {self.solved()} learnt"
 
     def solved(self):
         return sum((phase.way(record) or 0) >= phase.LEARNT for record in self.records)
 
     def draw(self):
-        lines = [line for line in report.lines(self.records, colour=report.can_colour())] + [self.bar()]
+        """Over what was drawn before.  Where the diagram does not fit into the window, only the bar."""
+        columns, rows = shutil.get_terminal_size()
+        lines, plain = (list(report.lines(self.records, colour=colour, judged=False)) for colour in (report.can_colour(), False))
+        if len(plain) + 2 > rows or max(map(len, plain)) > columns:
+            lines = []
+        lines.append(self.bar())
         up = f"\x1b[{self.drawn}F\x1b[J" if self.drawn else ""
         sys.stderr.write(up + "\n".join(lines) + "\n")
         sys.stderr.flush()

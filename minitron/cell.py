@@ -25,7 +25,7 @@ from .interrupt import Interrupted
 
 
 def run(config, model=None):
-    """Train and measure one cell on one thread -> its record.      config: dict of a resolved Config; model: a path to keep it at"""
+    """Train and measure one cell on one thread -> its record.      config: a resolved one, as a dict; model: where to keep it"""
     with tempfile.TemporaryDirectory(prefix="minitron-") as folder:
         try:
             return train(unresolved(config), model or Path(folder) / "model.bin", quiet=True, threads=1)

@@ -45,7 +45,8 @@ def append_line(path, line):
             if path.is_file():              # and not, say, /dev/stdout
                 os.fsync(file.fileno())
     except OSError as error:
-        raise MinitronError(f"{path} cannot be written: {error.strerror or error}; make room, then go on with the same command") from None
+        raise MinitronError(f"{path} cannot be written: {error.strerror or error}; make room, then go on with the same "
+                            "command") from None
 
 
 def ends_with_newline(file):

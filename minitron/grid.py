@@ -35,7 +35,10 @@ def dials():
 
 
 def values(name, given):
-    """"8,16,32", "1-5", "yes,no", "k=2;k=3" for options, or a list from a spec file -> the values of a dial.  Raises MinitronError."""
+    """The values of a dial.      given: "8,16,32", "1-5", "yes,no", "k=2;k=3" of options, or a list from a spec file
+
+    Raises MinitronError.
+    """
     if isinstance(given, str):
         given = given.split(";" if name == "options" else ",")
     found = [value for one in (given if isinstance(given, list) else [given]) for value in some(name, one)]

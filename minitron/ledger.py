@@ -11,7 +11,7 @@ except ImportError:         # Windows: there nothing keeps a second sweep away
 
 
 def read(*paths):
-    """-> {key: record}, and a list of complaints about lines that are no records.  Raises MinitronError where a file cannot be read.
+    """-> {key: record}, and complaints about lines that are no records.  Raises MinitronError where a file cannot be read.
 
     A line that a crash has torn, or that was never a record, is skipped and named; it is never a reason to lose the others.
     """
@@ -37,7 +37,7 @@ def read(*paths):
 def claimed(path):
     """The ledger is one sweep's while this lasts; it is made if need be.  Raises MinitronError where another has it.
 
-    Two sweeps in one ledger would run the same cells twice.  The system lets go of the lock when its process ends, however it does.
+    Two sweeps in one ledger would run the same cells twice.  The lock ends with its process, however that ends.
     """
     try:
         file = open(path, "ab")

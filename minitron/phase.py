@@ -12,7 +12,8 @@ from .evaluate import wilson
 from .verdict import LEARNT
 
 NEAR = 0.05             # nats above the best there can be within which a distribution counts as learnt
-ROWS = ("dim", "layers", "heads", "ffn_dim", "steps", "train_fraction", "attention", "positions", "rope_theta", "variant", "options")
+ROWS = ("dim", "layers", "heads", "ffn_dim", "steps", "train_fraction", "attention", "positions", "rope_theta", "variant",
+        "options")
 COLUMNS = ("length",) + ROWS
 
 
@@ -70,7 +71,7 @@ def chosen_by_validation(record):
 
 
 def varying(records):
-    """The fields of Config that were turned, in its order: those that vary and do not follow from the ones before.  Not seed, shards."""
+    """The fields of Config that were turned, in its order, without seed and shards: they vary, and not because ones before do."""
     names = [field.name for field in dataclasses.fields(Config) if field.name not in ("seed", "shards")]
     names.sort(key=lambda name: (name != "task", name == "vocab"))
     turned = []
@@ -84,7 +85,8 @@ def varying(records):
 
 
 def panels(records, y=None, x=None):
-    """[Panel]: one for each combination of the settings that are turned beside the two axes.  Learning rates are searched, not shown.
+    """[Panel]: one for each combination of the settings that are turned beside the two axes.  Learning rates are no axis: the
+    best is searched for each cell.
 
     y, x: fields of Config, or None for what was turned of ROWS and COLUMNS first.
     """
@@ -109,7 +111,8 @@ def best(by_lr):
 
     chosen = max(sorted(by_lr), key=lambda lr: validation(by_lr[lr]))
     ways = {lr: [x for x in map(way, records) if x is not None] for lr, records in by_lr.items()}
-    return Cell(by_lr[chosen], {lr: float(np.mean(found)) for lr, found in sorted(ways.items()) if found} if len(by_lr) > 1 else {})
+    searched = {lr: float(np.mean(found)) for lr, found in sorted(ways.items()) if found}
+    return Cell(by_lr[chosen], searched if len(by_lr) > 1 else {})
 
 
 def order(value):
@@ -119,12 +122,28 @@ def order(value):
 
 def command(config):
     """The shortest `python train.py` that trains this configuration, a dict of a resolved Config"""
-    chosen = {"task": config["task"]}
+    return "python train.py " + shlex.join(word for name, value in needed(config).items() for word in flag(name, value))
+
+
+def needed(config, given=()):
+    """{field: value} from which Config resolves to this configuration: the task, the fields that are given anyway, and no more"""
+    chosen = {name: config[name] for name in ("task", *given)}
     for field in dataclasses.fields(Config):
         if field.metadata["help"] is not None and getattr(Config(**chosen).resolve(), field.name) != config[field.name]:
             chosen[field.name] = config[field.name]
-    words = [word for name, value in chosen.items() for word in flag(name, value)]
-    return "python train.py " + shlex.join(words)
+    return chosen
+
+
+def commands(panel):
+    """Commands for all its runs, as few as will do: with the dials' names in capitals in place of what they are at"""
+    dials, found = [name for name in (panel.y, panel.x, "seed") if name], {}
+    for cell in panel.cells.values():
+        for record in cell.records:
+            chosen = needed(record["config"], dials)
+            words = [word for name, value in chosen.items()
+                     for word in (["--" + name.replace("_", "-"), name.upper()] if name in dials else flag(name, value))]
+            found["python train.py " + shlex.join(words)] = None
+    return list(found)
 
 
 def flag(name, value):

@@ -6,7 +6,7 @@ from .errors import MinitronError
 
 
 def draw(path, records, y=None, x=None):
-    """One square of cells for each phase diagram, coloured and labelled by the share of runs that learnt it.  Raises MinitronError."""
+    """Phase diagrams below each other, coloured and labelled by the share of runs that learnt it.  Raises MinitronError."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

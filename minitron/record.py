@@ -37,7 +37,8 @@ def make_record(config, task, status, parameters, progress, metrics, scored_by, 
 
 def failed(config, status, reason, seconds):
     """The record of a run that gave none itself.      status: timeout, killed"""
-    return head(config, tasks.load(config), status) | {"reason": reason, "metrics": {}, "curve": [], "seconds": round(seconds, 3)} | here()
+    nothing = {"metrics": {}, "curve": [], "seconds": round(seconds, 3)}
+    return head(config, tasks.load(config), status) | {"reason": reason} | nothing | here()
 
 
 def head(config, task, status):

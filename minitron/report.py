@@ -7,43 +7,64 @@ import numpy as np
 from . import phase
 from .verdict import verdict
 
-SHADES = (235, 53, 54, 55, 61, 67, 73, 79, 114, 150, 186)     # of 256 colours, dark to light, told apart by colour-blind readers too
+SHADES = (235, 53, 54, 55, 61, 67, 73, 79, 114, 150, 186)     # of 256 colours, dark to light, safe for colour-blind readers
 
 
-def lines(records, y=None, x=None, colour=False):
-    """All lines of the report.      records: a list; y, x: fields of Config"""
+def lines(records, y=None, x=None, colour=False, judged=True):
+    """All lines of the report.      records: a list; y, x: fields of Config; judged: with verdicts, and the commands"""
     for task in sorted({record["config"]["task"] for record in records}):
         for panel in phase.panels([record for record in records if record["config"]["task"] == task], y, x):
             yield from diagram(task, panel, colour)
+            if judged:
+                yield from judgement(panel)
             yield ""
 
 
 def diagram(task, panel, colour):
     """The lines of one phase diagram."""
-    seeds = [len(cell.records) for cell in panel.cells.values()]
-    fixed = "".join(f", {name} {value}" for name, value in panel.fixed.items())
-    yield f"{task}{fixed}: percent of runs that learnt it, {span(seeds)} seeds a cell"
-    head = "" if panel.x is None else panel.x.replace("_", "-")
-    yield f"{panel.y.replace('_', '-'):>12}   {head}"
+    fixed = "".join(f", {name.replace('_', '-')} {value}" for name, value in panel.fixed.items())
+    yield f"{task}{fixed}: percent of runs that learnt it, {seeds(panel)}"
+    left = 2 + max(len(str(name)) for name in (panel.y, "frontier", *panel.ys))
+    width = max(7, 2 + max(len(str(x)) for x in panel.xs))
+    yield f"{panel.y.replace('_', '-'):>{left}}" + ("" if panel.x is None else f"   {panel.x.replace('_', '-')}")
     if panel.x is not None:
-        yield " " * 12 + "".join(f"{x!s:>7}" for x in panel.xs)
+        yield " " * left + "".join(f"{x!s:>{width}}" for x in panel.xs)
     for y in panel.ys:
-        yield f"{y!s:>12}" + "".join(shown(panel.cells.get((y, x)), colour) for x in panel.xs)
-    yield f"{'frontier':>12}" + "".join(f"{frontier(panel, x)!s:>7}" for x in panel.xs)
-    yield f"{'chance':>12}" + "".join(f"{chance(panel, x):>7}" for x in panel.xs)
-    for x in panel.xs:
-        at = "" if panel.x is None else f"{panel.x} {x}: "
+        yield f"{y!s:>{left}}" + "".join(shown(panel.cells.get((y, x)), width, colour) for x in panel.xs)
+    if ordered(panel):
+        yield f"{'frontier':>{left}}" + "".join(f"{frontier(panel, x)!s:>{width}}" for x in panel.xs)
+    yield f"{'chance':>{left}}" + "".join(f"{chance(panel, x):>{width}}" for x in panel.xs)
+
+
+def seeds(panel):
+    """Such as: 3 seeds a cell"""
+    counts = [len(cell.records) for cell in panel.cells.values()]
+    low, high = min(counts), max(counts)
+    return f"{low if low == high else f'{low} to {high}'} seed{'s' * (high > 1)} a cell"
+
+
+def ordered(panel):
+    """Whether there is a smaller and a larger along its rows"""
+    return not any(isinstance(y, (str, bool)) for y in panel.ys)
+
+
+def judgement(panel):
+    """The lines below it: a verdict for each column, and how to run a cell again."""
+    for x in panel.xs if ordered(panel) else ():
+        at = "" if panel.x is None else f"{panel.x.replace('_', '-')} {x}: "
         yield f"  {at}{sentence(panel, x)}"
+    yield "  any cell again:" if len(ways := phase.commands(panel)) == 1 else "  cells again:"
+    yield from (f"    {command}" for command in ways)
 
 
-def shown(cell, colour):
-    """Seven characters: percent, or what else there is"""
+def shown(cell, width, colour):
+    """`width` characters: percent, or what else there is"""
     if cell is None:
-        return f"{'':>7}"
+        return " " * width
     there = cell.probability()
     if there is None:
-        return f"{'n/a':>7}"
-    text = f"{100 * there[0]:>6.0f} "
+        return f"{'n/a':>{width}}"
+    text = f"{100 * there[0]:>{width - 1}.0f} "
     if not colour:
         return text
     shade = SHADES[round(there[0] * (len(SHADES) - 1))]
@@ -88,6 +109,8 @@ def column(panel, x):
 
 def sentence(panel, x):
     """The verdict on one column"""
+    if not ordered(panel):
+        return f"no verdict: {panel.y.replace('_', '-')} has no order"
     ys, exact, nll = column(panel, x)
     if np.isnan(exact).all():
         return "no verdict: the task has no right answers and no reference"
@@ -95,13 +118,8 @@ def sentence(panel, x):
     if found.window is None:
         return f"{found.name} (confidence {found.confidence:.0%})"
     start, end = found.window
-    return (f"{found.name}, from {panel.y} {start} to {end} (confidence {found.confidence:.0%}; {found.hidden:.0%} of what nll gains "
-            f"comes before)")
-
-
-def span(counts):
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low} to {high}"
+    return (f"{found.name}, from {panel.y.replace('_', '-')} {start} to {end} (confidence {found.confidence:.0%}; {found.hidden:.0%} "
+            "of what nll gains comes before)")
 
 
 def can_colour():

@@ -1,8 +1,8 @@
 """Sweeps: many small trainings, one a core, each a line in a ledger from which everything else is told.
 
-A cell is a configuration; its key names it.  What the ledger has is not run again, so a sweep that was stopped, by whatever means,
-goes on where it was.  Only this process writes the ledger, one line a cell when it ends; workers (cell.py) are processes of
-their own, so that one that dies takes nothing with it but its cell, which becomes a record too: failure is data.
+A cell is a configuration; its key names it.  What the ledger has is not run again, so a sweep that was stopped, by whatever
+means, goes on where it was.  Only this process writes the ledger, one line a cell when it ends; workers (cell.py) are processes
+of their own, so that one that dies takes nothing with it but its cell, which becomes a record too: failure is data.
 """
 import contextlib
 import dataclasses
@@ -50,7 +50,7 @@ class Worker:
         return self.ask({"time": dataclasses.asdict(config)}, MINUTE).get("step_seconds")
 
     def ask(self, question, timeout):
-        """A line of JSON to the process and one back -> it, or {"failed": why}, with late where that is the timeout, in seconds."""
+        """A line of JSON to the process and one back -> it, or {"failed": why}, "late" where that was the timeout (seconds)."""
         if self.process is None:
             self.process = subprocess.Popen([sys.executable, "-m", "minitron.cell"], cwd=ROOT, text=True,
                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
@@ -124,8 +124,8 @@ def on_this_machine(cells, jobs, timeout, model_of):
 def on_cluster(cells, address, jobs, timeout, model_of):
     """Run cells on dask.distributed, at an address or, for "local", on workers that are started here: an iterator of records.
 
-    Each cell is a Python process of its own on the machine that it lands on.  A worker that dies has its cells run again by others,
-    by dask's own rule three times; then the cell counts as killed.
+    Each cell is a Python process of its own on the machine that it lands on.  A worker that dies has its cells run again by
+    others, by dask's own rule three times; then the cell counts as killed.
     """
     try:
         from dask.distributed import Client, KilledWorker, LocalCluster, as_completed
@@ -137,7 +137,7 @@ def on_cluster(cells, address, jobs, timeout, model_of):
     except (OSError, TimeoutError, ValueError) as error:
         raise MinitronError(f"no dask scheduler answers at {address}: {error}") from None
     try:
-        futures = {client.submit(run_one, dataclasses.asdict(config), model_of(key), timeout, key=f"minitron-{key}", pure=False): config
+        futures = {client.submit(run_one, dataclasses.asdict(config), model_of(key), timeout, key=f"minitron-{key}"): config
                    for key, config in cells}
         for future in as_completed(futures):
             try:
@@ -161,7 +161,7 @@ def run_one(config, model, timeout):
 
 
 def run(cells, ledger, shown, jobs, timeout=None, models=None, cluster=None):
-    """Run cells and append each record as it comes -> how many of each status.  Raises MinitronError; KeyboardInterrupt as it comes."""
+    """Run cells and append each record as it comes -> how many of each status.  Raises MinitronError."""
     def model_of(key):
         return None if models is None else str(Path(models).resolve() / f"{key}.bin")
 

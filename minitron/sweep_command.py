@@ -22,14 +22,19 @@ from .picture import draw
 SPEC = ("title", "caption", "seeds", "out")         # what a spec file may say beside the dials
 
 
+DIALS = """Every flag of train.py is a dial here and takes a list, a range of whole numbers or both: --dim 8,16,32 --length 1-4,6
+--qk-norm yes,no --options "k=2;k=3".  Of several --lr the best for each cell, by problems that are not the test's, is reported.
+A spec file has the same as lines of TOML: dim = [8, 16, 32].  What the ledger has already is not run again."""
+
+
 def add_commands(commands):
-    run = commands.add_parser("sweep", help="train a grid of configurations, into a ledger", description=__doc__)
+    run = commands.add_parser("sweep", help="train a grid of configurations, into a ledger", description=__doc__, epilog=DIALS)
     run.add_argument("what", metavar="TASK|SPEC", help="a task, or a spec file (TOML) that names one")
-    for name, kind in grid.dials().items():
+    for name in grid.dials():
         if name != "task":
             run.add_argument(grid.flag(name), default=argparse.SUPPRESS, metavar="LIST", help=argparse.SUPPRESS)
     run.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1 of each cell (default 3, or --seed LIST)")
-    run.add_argument("--out", metavar="LEDGER", help="where the records go, and what is not run again (default results/TASK.jsonl)")
+    run.add_argument("--out", metavar="LEDGER", help="where the records go (default results/TASK.jsonl)")
     run.add_argument("--jobs", type=int, default=available_cpus(), metavar="N", help="cells at a time (default: one a core)")
     run.add_argument("--budget", metavar="TIME", help="run the cheapest cells that fit into this, such as 10m; say what does not")
     run.add_argument("--timeout", metavar="TIME", help="stop a cell after this, such as 90s")

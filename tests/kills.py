@@ -61,7 +61,8 @@ def below(pid):
 
 def hit(rng, sweep, others):
     """Kill the sweep, a worker of its or one of the other processes, whatever is there -> what it was"""
-    kinds = {"sweep": [sweep.pid], "worker": below(sweep.pid), "dask worker": [pid for process in others for pid in below(process.pid)]}
+    of_dask = [pid for process in others for pid in below(process.pid)]
+    kinds = {"sweep": [sweep.pid], "worker": below(sweep.pid), "dask worker": of_dask}
     kind = rng.choice([kind for kind, found in kinds.items() if found and (not others or kind != "worker")])
     with contextlib.suppress(ProcessLookupError):       # it has ended by itself
         os.kill(rng.choice(kinds[kind]), signal.SIGKILL)
@@ -97,7 +98,8 @@ def dask():
     """A scheduler and two workers under nannies, which start a killed worker again -> flags of the sweep, the nannies"""
     with tempfile.TemporaryDirectory() as folder:
         about, quiet = f"{folder}/scheduler.json", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT}
-        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--scheduler-file", about, "--port", "0", "--no-dashboard"]
+        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--scheduler-file", about, "--port", "0",
+                   "--no-dashboard"]
         processes = [subprocess.Popen(command, **quiet)]
         try:
             while not os.path.exists(about):

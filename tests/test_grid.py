@@ -9,10 +9,12 @@ from minitron.config import Config
 
 
 @pytest.mark.parametrize("name, given, found", [
-    ("dim", "8,16,32", [8, 16, 32]), ("dim", "1-4", [1, 2, 3, 4]), ("dim", "2, 4-6", [2, 4, 5, 6]), ("dim", [8, "10-11"], [8, 10, 11]),
-    ("dim", 8, [8]), ("lr", "0.001,1e-2", [0.001, 0.01]), ("lr", [1, 0.5], [1.0, 0.5]), ("lr", 3, [3.0]),
-    ("variant", "plain, reversed", ["plain", "reversed"]), ("qk_norm", "yes,no", [True, False]), ("tied", [True, "no"], [True, False]),
-    ("tied", False, [False]), ("options", "k=2;k=3,world=1", ["k=2", "k=3,world=1"]), ("options", "k=2", ["k=2"]),
+    ("dim", "8,16,32", [8, 16, 32]), ("dim", "1-4", [1, 2, 3, 4]), ("dim", "2, 4-6", [2, 4, 5, 6]),
+    ("dim", [8, "10-11"], [8, 10, 11]), ("dim", 8, [8]), ("lr", "0.001,1e-2", [0.001, 0.01]), ("lr", [1, 0.5], [1.0, 0.5]),
+    ("lr", 3, [3.0]),
+    ("variant", "plain, reversed", ["plain", "reversed"]), ("qk_norm", "yes,no", [True, False]),
+    ("tied", [True, "no"], [True, False]), ("tied", False, [False]),
+    ("options", "k=2;k=3,world=1", ["k=2", "k=3,world=1"]), ("options", "k=2", ["k=2"]),
 ])
 def test_values_are_what_is_written(name, given, found):
     assert grid.values(name, given) == found
@@ -21,8 +23,9 @@ def test_values_are_what_is_written(name, given, found):
 
 @pytest.mark.parametrize("name, given, words", [
     ("dim", "8,8", "once"), ("dim", "", "--dim '' is not a whole number"), ("dim", "8,,9", "--dim ''"), ("dim", "x", "--dim 'x'"),
-    ("dim", "9-8", "counts down"), ("dim", "1-2000", "too long"), ("dim", "8.5", "8.5"), ("dim", 8.5, "8.5"), ("dim", True, "True"),
-    ("dim", [], "no value"), ("dim", [[1]], r"\[1\]"), ("dim", {"a": 1}, "a"), ("lr", "fast", "'fast' is not a number"),
+    ("dim", "9-8", "counts down"), ("dim", "1-2000", "too long"), ("dim", "8.5", "8.5"), ("dim", 8.5, "8.5"),
+    ("dim", True, "True"), ("dim", [], "no value"), ("dim", [[1]], r"\[1\]"), ("dim", {"a": 1}, "a"),
+    ("lr", "fast", "'fast' is not a number"),
     ("lr", True, "True"), ("qk_norm", "maybe", "yes or no"), ("qk_norm", 1, "yes or no"), ("variant", 3, "not a name"),
     ("head_dim", "0x10", "--head-dim '0x10'"),
 ])
@@ -54,6 +57,7 @@ def test_impossible_cell_is_named():
 
 
 def test_estimates_grow_with_work_and_steps():
-    configs = [Config(dim=dim, length=1, steps=steps, batch=16).resolve() for dim, steps in ((4, 10), (4, 20), (128, 10), (128, 20))]
+    settings = itertools.product((4, 128), (10, 20))
+    configs = [Config(dim=dim, length=1, steps=steps, batch=16).resolve() for dim, steps in settings]
     small, small_twice, large, large_twice = grid.estimate(configs, grid.step_seconds)
     assert small_twice == pytest.approx(2 * small) and large_twice == pytest.approx(2 * large) and 0 < small < large
