@@ -89,14 +89,16 @@ def column(panel, x):
 def sentence(panel, x):
     """The verdict on one column"""
     ys, exact, nll = column(panel, x)
+    if any(isinstance(y, str) for y in ys):
+        return f"no verdict: {panel.y} is no dial that grows"
     if np.isnan(exact).all():
         return "no verdict: the task has no right answers and no reference"
     found = verdict(ys, exact, nll)
+    confidence = "no confidence, for there is one seed" if found.confidence is None else f"confidence {found.confidence:.0%}"
     if found.window is None:
-        return f"{found.name} (confidence {found.confidence:.0%})"
+        return f"{found.name} ({confidence})"
     start, end = found.window
-    return (f"{found.name}, from {panel.y} {start} to {end} (confidence {found.confidence:.0%}; {found.hidden:.0%} of what nll gains "
-            f"comes before)")
+    return f"{found.name}, from {panel.y} {start} to {end} ({confidence}; {found.hidden:.0%} of what nll gains comes before)"
 
 
 def span(counts):
