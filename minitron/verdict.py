@@ -2,17 +2,17 @@
 
     always      at every setting the runs learnt it on average, and none failed
     not yet     no run did, at any
-    luck        seeds of the same setting disagree, at more than one setting or elsewhere than between those where all fail and those
-                where all have learnt it
-    mirage      half or more of what nll gains is gained while exact match is near 0, and nll falls up to where that begins to rise:
+    luck        seeds of the same setting disagree, at more than one setting or at one that does not lie between those where all
+                fail and those where all have learnt it
+    mirage      exact match is near 0 while half or more of what nll gains is gained, and nll is falling when the rise begins:
                 progress that this metric hides
     jump        exact match rises by 0.8 or more in one or two steps of the dial, and nll falls there, too, not before
     gradual     exact match rises over more steps than that, together with nll: there is no jump to explain
     unclear     none of these can be told from the settings that there are, mostly because they begin too late or end too early
 
 A run has learnt it at 90% of the way from chance to perfect, has failed below half of it, and is near 0 below 10%.  The rule is
-applied anew to resampled seeds; `confidence` is the share of them that agree (bootstrap).  docs/verdict.md has the reasons, and the
-error rates on ledgers whose truth is known.
+applied anew to resampled seeds; `confidence` is the share of them that agree (bootstrap, Efron 1979).  docs/verdict.md has the
+reasons, and the error rates on ledgers whose truth is known.
 """
 from typing import NamedTuple
 
@@ -51,17 +51,18 @@ def confidence(name, exact, nll):
     if runs.max(initial=0) < 2:
         return None
     first = np.argsort(np.isnan(exact), axis=1, kind="stable")          # the runs that there are, then the others
-    rng, again = Random(0), 0
+    exact, nll = (np.take_along_axis(values, first, 1) for values in (exact, nll))
+    places, rng, again = np.arange(exact.shape[1]), Random(0), 0
     for _ in range(TIMES):
-        drawn = (rng.uniform(exact.shape) * runs).astype(int)
-        chosen = np.take_along_axis(first, np.where(np.arange(exact.shape[1]) < runs, drawn, np.arange(exact.shape[1])), 1)
+        chosen = np.where(places < runs, (rng.uniform(exact.shape) * runs).astype(int), places)
         again += rule(np.take_along_axis(exact, chosen, 1), np.take_along_axis(nll, chosen, 1))[0] == name
     return again / TIMES
 
 
 def rule(exact, nll):
     """-> name, window as two indices, hidden"""
-    learnt, ended, there = exact >= LEARNT, ~np.isnan(nll), ~np.isnan(exact)
+    learnt, there = exact >= LEARNT, ~np.isnan(exact)
+    ended = there & np.isfinite(nll)
     if not there.any():
         return "unclear", None, 0.0
     if not learnt.any():
@@ -93,7 +94,7 @@ def shape(exact, nll):
     hidden = float(np.clip((nll[0] - nll[start]) / gain, 0, 1)) if gain > 0 else 0.0
     if len(exact) < SETTINGS or gain <= 0:
         return "unclear", (start, end), hidden
-    falling = start > 0 and nll[start - 1] - nll[start] >= FALLING * drop / (end - start)
+    falling = start > 0 and nll[start - 1] - nll[start] >= FALLING * max(drop, 0) / (end - start)
     sharp = max((exact[k:] - exact[:-k]).max() for k in range(1, STEPS + 1)) >= RISE
     if hidden >= HIDDEN and falling:                                    # one step down may be a slope's, or lead to a plateau
         name = "mirage" if start > 1 or not sharp else "unclear"
