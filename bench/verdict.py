@@ -25,6 +25,9 @@ from minitron.verdict import rule, verdict
 
 TRUTHS = ("always", "not yet", "luck", "mirage", "jump", "gradual")
 NAMES = (*TRUTHS, "unclear")
+# Forms that no threshold was chosen on.
+OTHERS = ("jump from a sloping plateau", "jump, one setting earlier for some seeds", "luck, rarely one or the other",
+          "mirage, faster and faster", "mirage, a power law", "gradual, a sigmoid")
 SHAPES = ((4, 3), (5, 3), (6, 3), (8, 3), (6, 5), (8, 5))          # settings of the dial, seeds
 CALIBRATED = (6, 3)
 
@@ -80,9 +83,27 @@ def made(truth, r, settings, seeds, world):
     return bad + (good - bad) * np.maximum(0, x - flat) / (settings - 1 - flat)
 
 
+def other(form, r, settings, seeds):
+    """The same of OTHERS, with eight answer tokens"""
+    x, n = np.arange(settings)[:, None] + np.zeros(seeds), 8
+    bad, good = (0.1 + 0.5 * r.random())**n, 0.93 + 0.07 * r.random()
+    first, last, place = 1.5 + r.random(), -np.log(good) / n, r.integers(1, settings - 2)
+    if form.startswith("jump from"):
+        return np.where(x > place, good, bad**(0.93**x))
+    if form.startswith("jump"):
+        return np.where(x > place + r.integers(0, 2, seeds), good, bad)
+    if form.startswith("luck"):
+        return np.where(r.random(x.shape) < r.choice([0.15, 0.85]), good, bad)
+    if form.endswith("faster"):
+        return np.exp(-n * np.maximum(last, first * (1 - (x / (settings - 1))**1.5)))
+    if form.endswith("power law"):
+        return np.exp(-n * first * (x + 1)**(-np.log(first / last) / np.log(settings)))
+    return np.clip(1 / (1 + np.exp((6 + r.random()) * (0.5 - x / (settings - 1)))), 0.03, good)
+
+
 def ledger(truth, r, settings, seeds, world):
     """Its records, or None"""
-    way = made(truth, r, settings, seeds, world)
+    way = other(truth, r, settings, seeds) if truth in OTHERS else made(truth, r, settings, seeds, world)
     if way is None:
         return None
     error = -np.log(way) / world.tokens * np.exp(world.noise * r.standard_normal(way.shape))        # nats a token
@@ -122,9 +143,9 @@ def column(records):
     return report.column(panel, None)
 
 
-def told(truth, shape, world, ledgers, seed=0):
+def told(truth, shape, world, ledgers, seed=1):       # on those of seed 0 the rule's thresholds were chosen
     """The names that so many ledgers of a truth are given, or None where there is no such truth"""
-    r = np.random.default_rng([seed, TRUTHS.index(truth), *shape])
+    r = np.random.default_rng([seed, (*TRUTHS, *OTHERS).index(truth), *shape])
     found = [ledger(truth, r, *shape, world) for _ in range(ledgers)]
     return None if found[0] is None else [rule(*column(records)[1:])[0] for records in found]
 
@@ -136,8 +157,7 @@ def tables(ledgers):
     yield f"**Names**, plain: percent of {len(SHAPES) * ledgers:,} ledgers of a truth (down) that get a name (across)"
     yield from head("truth", NAMES)
     for truth in TRUTHS:
-        names = sum(found["plain", truth], [])
-        yield row(truth, (f"{100 * names.count(name) / len(names):.1f}" for name in NAMES))
+        yield names_of(truth, found["plain", truth])
     yield from ("", "**By shape**, plain: percent told rightly / told wrongly; the rest is unclear")
     yield from head("truth", map(label, SHAPES))
     for truth in TRUTHS:
@@ -147,6 +167,10 @@ def tables(ledgers):
     for truth in TRUTHS:
         everything = [found[world, truth] for world in WORLDS]
         yield row(truth, ("" if None in names else right_wrong(truth, sum(names, [])) for names in everything))
+    yield from ("", "**Other forms**, plain: percent of as many ledgers that get a name; no threshold was chosen on these")
+    yield from head("form", NAMES)
+    for form in OTHERS:
+        yield names_of(form, [told(form, shape, WORLDS["plain"], ledgers) for shape in SHAPES])
     yield from ("", *calibration(ledgers))
 
 
@@ -158,6 +182,11 @@ def head(first, others):
 
 def row(first, others):
     return f"| {' | '.join([first, *others])} |"
+
+
+def names_of(truth, found):
+    names = sum(found, [])
+    return row(truth, (f"{100 * names.count(name) / len(names):.1f}" for name in NAMES))
 
 
 def right_wrong(truth, names):
@@ -174,7 +203,7 @@ def calibration(ledgers, worlds=("plain", "noisy")):
     pairs = []
     for world in worlds:
         for truth in TRUTHS:
-            r = np.random.default_rng([1, TRUTHS.index(truth), *CALIBRATED])
+            r = np.random.default_rng([2, TRUTHS.index(truth), *CALIBRATED])
             for _ in range(ledgers // 2):
                 given = verdict(*column(ledger(truth, r, *CALIBRATED, WORLDS[world])))
                 if given.name != "unclear":
