@@ -115,11 +115,12 @@ def sentence(panel, x):
     if np.isnan(exact).all():
         return "no verdict: the task has no right answers and no reference"
     found = verdict(ys, exact, nll)
+    confidence = "no confidence, for there is one seed" if found.confidence is None else f"confidence {found.confidence:.0%}"
     if found.window is None:
-        return f"{found.name} (confidence {found.confidence:.0%})"
+        return f"{found.name} ({confidence})"
     start, end = found.window
-    return (f"{found.name}, from {panel.y.replace('_', '-')} {start} to {end} (confidence {found.confidence:.0%}; {found.hidden:.0%} "
-            "of what nll gains comes before)")
+    y = panel.y.replace("_", "-")
+    return f"{found.name}, from {y} {start} to {end} ({confidence}; {found.hidden:.0%} of what nll gains comes before)"
 
 
 def can_colour():

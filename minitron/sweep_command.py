@@ -19,7 +19,7 @@ from .environment import available_cpus
 from .errors import MinitronError
 from .picture import draw
 
-SPEC = ("title", "caption", "seeds", "out")         # what a spec file may say beside the dials
+SPEC = ("seeds", "out")      # what a spec file may say beside the dials
 
 
 DIALS = """Every flag of train.py is a dial here and takes a list, a range of whole numbers or both: --dim 8,16,32 --length 1-4,6

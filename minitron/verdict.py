@@ -1,16 +1,18 @@
 """What kind of emergence a row of runs shows, along one dial that grows: one of
 
-    always      every run learnt it, at every setting
+    always      at every setting the runs learnt it on average, and none failed
     not yet     no run did, at any
-    luck        seeds of the same setting disagree, at more than one setting or beyond one where all agree that it is learnt
-    mirage      exact match stays near 0 while half or more of all that nll gains is gained: progress that this metric hides
-    jump        exact match goes from near 0 to learnt in one or two steps of the dial, and nll gains most there, too
+    luck        seeds of the same setting disagree, at more than one setting or at one that does not lie between those where all
+                fail and those where all have learnt it
+    mirage      exact match is near 0 while half or more of what nll gains is gained, and nll is falling when the rise begins:
+                progress that this metric hides
+    jump        exact match rises by 0.8 or more in one or two steps of the dial, and nll falls there, too, not before
     gradual     exact match rises over more steps than that, together with nll: there is no jump to explain
-    unclear     too few settings to tell these three
+    unclear     none of these can be told from the settings that there are, mostly because they begin too late or end too early
 
 A run has learnt it at 90% of the way from chance to perfect, has failed below half of it, and is near 0 below 10%.  The rule is
-applied anew to resampled seeds; `confidence` is the share of them that agree (bootstrap).  docs/verdict.md has its error rates on
-ledgers whose truth is known.
+applied anew to resampled seeds; `confidence` is the share of them that agree (bootstrap, Efron 1979).  docs/verdict.md has the
+reasons, and the error rates on ledgers whose truth is known.
 """
 from typing import NamedTuple
 
@@ -20,62 +22,89 @@ from .rng import Random
 
 LEARNT, FAILED, NEAR = 0.9, 0.5, 0.1    # of the way from chance to perfect
 HIDDEN = 0.5                    # of what nll gains, gained while exact match is near 0
-STEPS = 2                       # of the dial, at the most, that a jump takes
+FALLING = 0.4                   # of nll's pace in the rise, its pace in the step before: below it stands still
+RISE, STEPS = 0.8, 2            # what exact match rises by in a jump, and in how many steps of the dial at the most
 SETTINGS = 4                    # of the dial, at the least, to tell a jump from a slope
 TIMES = 200                     # resamplings
 
 
 class Verdict(NamedTuple):
     name: str
-    confidence: float           # share of resamplings of the seeds that agree
+    confidence: float | None    # share of resamplings of the seeds that agree; None where no setting has two runs
     window: tuple | None        # the last setting where exact match is near 0, and the first where it is learnt
     hidden: float               # share of what nll gains that is gained up to the first of them
 
 
 def verdict(settings, exact, nll):
-    """settings (n,), increasing; exact, nll (n, seeds), exact being the share of the way from chance, NaN for no run -> Verdict"""
+    """settings (n,), increasing; exact, nll (n, seeds) -> Verdict
+
+    exact is the share of the way from chance to perfect, NaN for no run.  nll is NaN also for a run that did not end.
+    """
     exact, nll = np.asarray(exact, float), np.asarray(nll, float)
     name, window, hidden = rule(exact, nll)
-    rng, again = Random(0), 0
+    return Verdict(name, confidence(name, exact, nll), None if window is None else tuple(settings[i] for i in window), hidden)
+
+
+def confidence(name, exact, nll):
+    """The share of resamplings, of the runs that each setting has, that have this name"""
+    runs = (~np.isnan(exact)).sum(axis=1, keepdims=True)
+    if runs.max(initial=0) < 2:
+        return None
+    first = np.argsort(np.isnan(exact), axis=1, kind="stable")          # the runs that there are, then the others
+    exact, nll = (np.take_along_axis(values, first, 1) for values in (exact, nll))
+    places, rng, again = np.arange(exact.shape[1]), Random(0), 0
     for _ in range(TIMES):
-        chosen = rng.integers(0, exact.shape[1], exact.shape)
+        chosen = np.where(places < runs, (rng.uniform(exact.shape) * runs).astype(int), places)
         again += rule(np.take_along_axis(exact, chosen, 1), np.take_along_axis(nll, chosen, 1))[0] == name
-    return Verdict(name, again / TIMES, None if window is None else tuple(settings[i] for i in window), hidden)
+    return again / TIMES
 
 
 def rule(exact, nll):
     """-> name, window as two indices, hidden"""
-    learnt, failed, there = exact >= LEARNT, exact < FAILED, ~np.isnan(exact)
-    if (learnt | ~there).all():
-        return "always", None, 0.0
+    learnt, there = exact >= LEARNT, ~np.isnan(exact)
+    ended = there & np.isfinite(nll)
+    if not there.any():
+        return "unclear", None, 0.0
     if not learnt.any():
         return "not yet", None, 0.0
+    # A run that diverged or was stopped has not learnt it, but that is no luck: it takes no part from here on.
+    failed = (exact < FAILED) & ended
+    left = np.flatnonzero(ended.any(axis=1))
+    average = mean(exact[left], ended[left])
+    if not failed.any() and (average >= LEARNT).all() and ended.any(axis=1)[there.any(axis=1)].all():
+        return "always", None, 0.0
     mixed = learnt.any(axis=1) & failed.any(axis=1)
-    sure = (learnt | ~there).all(axis=1)
-    window, hidden = rise(mean(exact), mean(nll))
-    if mixed.sum() > 1 or (mixed & (np.cumsum(sure) > 0)).any():
-        return "luck", window, hidden
-    if len(exact) < SETTINGS or window is None:
-        return "unclear", window, hidden
-    if hidden >= HIDDEN:
-        return "mirage", window, hidden
-    return ("jump" if window[1] - window[0] <= STEPS else "gradual"), window, hidden
+    sure, never = ((each | ~ended).all(axis=1) & ended.any(axis=1) for each in (learnt, failed))
+    after_sure, before_never = np.cumsum(sure) > 0, np.cumsum(never[::-1])[::-1] > 0
+    if mixed.sum() > 1 or (mixed & (after_sure | before_never)).any():
+        return "luck", None, 0.0
+    name, window, hidden = shape(average, mean(nll[left], ended[left]))
+    return name, None if window is None else tuple(int(left[i]) for i in window), hidden
 
 
-def rise(exact, nll):
-    """exact, nll (n,) -> (last setting before the rise, first setting after it), share of nll's gain made up to the former"""
-    above = np.flatnonzero(exact >= LEARNT)
-    if len(above) == 0:
-        above = np.array([len(exact) - 1])
-    end = above[0]
-    near = np.flatnonzero(exact[:end] < NEAR)
-    start = near[-1] if len(near) else 0
-    gain = nll[0] - nll[end]
-    return (int(start), int(end)), float(np.clip((nll[0] - nll[start]) / gain, 0, 1)) if gain > 0 else 0.0
+def shape(exact, nll):
+    """The same of two curves (n,), means over seeds"""
+    near, above = exact < NEAR, np.flatnonzero(exact >= LEARNT)
+    end = above[0] if len(above) else len(exact) - 1
+    start = np.flatnonzero(near[:end])[-1] if near[:end].any() else 0
+    gain, drop = nll[0] - nll[end], nll[start] - nll[end]
+    lost = (exact[end:] < FAILED).any()                                 # what was learnt, or not even on average
+    if end == start or lost:
+        return "unclear", None, 0.0
+    hidden = float(np.clip((nll[0] - nll[start]) / gain, 0, 1)) if gain > 0 else 0.0
+    if len(exact) < SETTINGS or gain <= 0:
+        return "unclear", (start, end), hidden
+    falling = start > 0 and nll[start - 1] - nll[start] >= FALLING * max(drop, 0) / (end - start)
+    sharp = max((exact[k:] - exact[:-k]).max() for k in range(1, STEPS + 1)) >= RISE
+    if hidden >= HIDDEN and falling:                                    # one step down may be a slope's, or lead to a plateau
+        name = "mirage" if start > 1 or not sharp else "unclear"
+    elif sharp:                                                         # with nothing before it, nll may have been falling
+        name = "jump" if drop > 0 and start > 0 else "unclear"
+    else:
+        name = "gradual" if end - start > STEPS else "unclear"
+    return name, (start, end), hidden
 
 
-def mean(values):
-    """Over the seeds that there are; NaN for settings without any"""
-    there = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(there, values, 0).sum(axis=1) / there.sum(axis=1)
+def mean(values, there):
+    """Over the seeds that there are, at least one"""
+    return np.where(there, values, 0).sum(axis=1) / there.sum(axis=1)
