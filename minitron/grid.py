@@ -120,8 +120,8 @@ def estimate(configs, measured):
     measured: config -> seconds a step, or None where they cannot be had: such a cell counts as the next smaller one.
     """
     flops = np.array([run_flops(config) / config.steps for config in configs])
-    order = np.argsort(flops, kind="stable")
-    tried = {int(order[round(i * (len(order) - 1) / (TRIED - 1))]) for i in range(TRIED)}
+    _, different = np.unique(flops, return_index=True)
+    tried = {int(different[round(i * (len(different) - 1) / (TRIED - 1))]) for i in range(TRIED)}
     known = sorted((flops[i], seconds) for i in tried if (seconds := measured(configs[i])) is not None)
     steps = np.exp(np.interp(np.log(flops), *np.log(known).T)) if known else flops / GUESSED
     looks = np.array([2 / config.eval_every for config in configs])         # an evaluation is about the work of two steps

@@ -217,4 +217,4 @@ def test_the_documentation_quotes_the_verdict_on_the_readmes_runs():
 def test_there_is_no_verdict_along_names():
     found = [bench.record(bench.config("addition") | {"variant": variant}, bench.WORLDS["plain"], 0.0, 1.0, 0.0, False)
              for variant in ("plain", "reversed")]
-    assert list(sentences(found)) == ["plain, reversed: no verdict: variant is no dial that grows"]
+    assert list(sentences(found)) == ["plain, reversed: no verdict: variant has no order"]
