@@ -1,45 +1,68 @@
-"""Phase diagrams as a picture (PNG, SVG, PDF), by matplotlib, which is an optional extra: pip install matplotlib."""
+"""Phase diagrams as a picture (PNG, SVG), by matplotlib, which is an optional extra: pip install matplotlib."""
 import numpy as np
 
 from . import phase, report
 from .errors import MinitronError
 
+PICTURES = ("png", "svg")
+BLUE, ORANGE = "#0072b2", "#d55e00"         # told apart by colour-blind readers too
 
-def draw(path, records, y=None, x=None):
-    """Phase diagrams below each other, coloured and labelled by the share of runs that learnt it.  Raises MinitronError."""
+
+def draw(path, kind, records, y=None, x=None):
+    """The phase diagrams below each other; where one dial was turned, what it does to exact match and nll.  Raises MinitronError."""
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
         raise MinitronError("a picture needs matplotlib: pip install matplotlib") from None
     found = [(task, panel) for task in sorted({record["config"]["task"] for record in records})
              for panel in phase.panels([record for record in records if record["config"]["task"] == task], y, x)]
-    height = sum(1.6 + 0.45 * len(panel.ys) + 0.2 * len(panel.xs) for _, panel in found)
-    figure = Figure(figsize=(7, height), layout="constrained")
-    axes = figure.subplots(len(found), 1, squeeze=False, height_ratios=[3 + len(panel.ys) for _, panel in found])[:, 0]
+    heights = [1.2 + 0.4 * len(panel.ys) if two_dials(panel) else 3.5 for _, panel in found]
+    figure = Figure(figsize=(7, sum(heights)), layout="constrained")
+    axes = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (task, panel) in zip(axes, found):
-        shown = draw_panel(axis, task, panel)
-    figure.colorbar(shown, ax=list(axes), label="share of runs that learnt it", shrink=0.6)
+        fixed = "".join(f", {name.replace('_', '-')} {value}" for name, value in panel.fixed.items())
+        axis.set_title(task + fixed, fontsize=10, loc="left")
+        (heat_map if two_dials(panel) else curves)(axis, panel)
     try:
-        figure.savefig(path, dpi=150)
+        with rc_context({"svg.hashsalt": "minitron"}):          # so that the same ledger gives the same file
+            figure.savefig(path, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
     except (OSError, ValueError) as error:
         raise MinitronError(f"picture {path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
-def draw_panel(axis, task, panel):
-    """One phase diagram on a matplotlib axis -> its image"""
+def two_dials(panel):
+    return panel.x is not None and len(panel.xs) > 1 or not report.ordered(panel)
+
+
+def heat_map(axis, panel):
+    """Cells coloured and labelled by the share of runs that learnt it, columns by their verdict"""
     share = np.full((len(panel.ys), len(panel.xs)), np.nan)
     for (y, x), cell in panel.cells.items():
         there = cell.probability()
         if there is not None:
             i, j = panel.ys.index(y), panel.xs.index(x)
             share[i, j] = there[0]
-            axis.text(j, i, f"{there[0]:.0%}\n{sum(cell.learnt())}/{there[2]}", ha="center", va="center", fontsize=7,
+            axis.text(j, i, f"{there[0]:.0%}\n{sum(cell.learnt())} of {there[2]}", ha="center", va="center", fontsize=7,
                       color="black" if there[0] > 0.5 else "white")
-    shown = axis.imshow(share, cmap="viridis", vmin=0, vmax=1, aspect="auto")
-    axis.set_xticks(range(len(panel.xs)), [str(x) for x in panel.xs])
+    axis.imshow(share, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    under = [f"\n{report.sentence(panel, x).split(' (')[0].split(',')[0]}" if report.ordered(panel) else "" for x in panel.xs]
+    axis.set_xticks(range(len(panel.xs)), [f"{'' if x is None else x}{verdict}" for x, verdict in zip(panel.xs, under)])
     axis.set_yticks(range(len(panel.ys)), [str(y) for y in panel.ys])
-    axis.set(ylabel=panel.y.replace("_", "-"), xlabel="" if panel.x is None else panel.x.replace("_", "-"))
-    fixed = "".join(f", {name} {value}" for name, value in panel.fixed.items())
-    verdicts = "\n".join(("" if panel.x is None else f"{panel.x} {x}: ") + report.sentence(panel, x) for x in panel.xs)
-    axis.set_title(f"{task}{fixed}\n{verdicts}", fontsize=8, loc="left")
-    return shown
+    axis.set(ylabel=panel.y.replace("_", "-"), xlabel=(panel.x or "").replace("_", "-"))
+
+
+def curves(axis, panel):
+    """Exact match, as the share of the way from chance, and nll over one dial: each run a dot, lines through their means"""
+    [x] = panel.xs
+    ys, exact, nll = report.column(panel, x)
+    places, right = np.arange(len(ys)), axis.twinx()
+    for where, values, colour, name, shape in ((axis, exact, BLUE, "exact match, of the way from chance", "o"),
+                                               (right, nll, ORANGE, "nll, nats a token", "s")):
+        where.plot(places, values, shape, color=colour, markersize=4, alpha=0.6)
+        where.plot(places, np.nanmean(values, axis=1), color=colour, linestyle="-" if shape == "o" else "--")
+        where.set_ylabel(name, color=colour)
+    axis.set_ylim(-0.03, 1.03)
+    right.set_ylim(bottom=0)
+    axis.set_xticks(places, [str(y) for y in ys])
+    axis.set_xlabel(f"{panel.y.replace('_', '-')}\n{report.sentence(panel, x)}")

@@ -17,7 +17,7 @@ from . import grid, ledger, page, phase, report, sweep
 from .board import Board
 from .environment import available_cpus
 from .errors import MinitronError
-from .picture import draw
+from .picture import PICTURES, draw
 
 SPEC = ("seeds", "out")      # what a spec file may say beside the dials
 
@@ -49,7 +49,8 @@ def add_commands(commands):
     show.add_argument("--y", metavar="DIAL", help="the dial of the rows (default dim)")
     show.add_argument("--x", metavar="DIAL", help="the dial of the columns (default length)")
     show.add_argument("--html", metavar="FILE", help="write it as one page that opens in any browser, without network")
-    show.add_argument("--picture", metavar="FILE", help="draw the phase diagrams as PNG, SVG or PDF; needs matplotlib")
+    for kind in PICTURES:
+        show.add_argument(f"--{kind}", metavar="FILE", help=f"draw the phase diagrams as {kind.upper()}; needs matplotlib")
 
 
 def read_spec(path):
@@ -186,7 +187,7 @@ def run_cells(todo, costs, there, out, flags, timeout):
     return 0 if not set(counts) - {"ok", "diverged"} else 1
 
 
-def show_report(ledgers, y, x, html, picture):
+def show_report(ledgers, y, x, html, **pictures):
     records, complaints = ledger.read(*ledgers)
     for complaint in complaints:
         print(f"minitron: {complaint}", file=sys.stderr)
@@ -201,7 +202,8 @@ def show_report(ledgers, y, x, html, picture):
     if html is not None:
         page.write(html, records, ", ".join(Path(path).stem for path in ledgers))
         print(f"{html}: the same as a page, with curves")
-    if picture is not None:
-        draw(picture, records, y, x)
-        print(f"{picture}: the phase diagrams")
+    for kind, path in pictures.items():
+        if path is not None:
+            draw(path, kind, records, y, x)
+            print(f"{path}: the phase diagrams")
     return 0
