@@ -32,6 +32,9 @@ HEADS = ("previous", "induction")
 POINTS, ALL_POINTS = 20, 5000       # of a curve, and of all curves together, at the most: 500 runs stay below 1 MB
 FEWEST = 8                          # points of a curve, however many runs there are
 SIZES = 4                           # different ones, at the least, for a law
+AXES = ("dim", "length", "layers", "steps")         # an axis of one value is an axis
+OPTIONAL = ("position_range", "data")               # fields that may be None in a resolved configuration
+FIELDS = [field.name for field in dataclasses.fields(Config)]
 
 
 def write(path, records, title):
@@ -47,9 +50,29 @@ def embedded(data):
 
 def facts(records, title):
     """All that the page knows."""
+    reasons = list(map(unreadable, records))
+    records = [complete(record) for record, reason in zip(records, reasons) if reason is None]
     names = sorted({record["config"]["task"] for record in records})
-    return {"title": title, "learnt": phase.LEARNT, "numbers": [*NUMBERS, "way"], "tested": TESTED,
+    return {"title": title, "learnt": phase.LEARNT, "numbers": [*NUMBERS, "way"], "tested": TESTED, "left_out": Counter(filter(None, reasons)),
             "tasks": [task_facts(name, [record for record in records if record["config"]["task"] == name]) for name in names]}
+
+
+def unreadable(record):
+    """Why this version cannot show a record, or None.  A ledger may hold lines of older versions, and tasks that others wrote."""
+    try:
+        record = complete(record)
+        name = record["config"]["task"]
+        if name not in tasks.names():
+            return f"task {str(name)[:40]!r} is unknown"
+        task_facts(name, [record])
+    except (MinitronError, LookupError, TypeError, ValueError, AttributeError):
+        return "a field is missing or of another kind"
+    return None
+
+
+def complete(record):
+    """The record with None for the fields of Config that came after it"""
+    return record | {"config": dict.fromkeys(FIELDS) | record["config"]}
 
 
 def task_facts(name, records):
@@ -57,7 +80,7 @@ def task_facts(name, records):
     y, x = axes(records, dials)
     pseudo = [at(record, length) for record in records for length in lengths(record)] if x == TESTED else records
     panels = phase.panels(pseudo, y, "length" if x == TESTED else x)
-    dials += [name for name in ("dim", "length") if name not in dials]      # an axis of one value is an axis
+    dials += [name for name in AXES if name not in dials]
     points = max(FEWEST, min(POINTS, ALL_POINTS // len(records)))
     return {"name": name, "dials": dials, "y": y, "x": x, "panels": [panel_facts(panel) for panel in panels],
             "not_yet": not_yet(records), "runs": [run_facts(record, dials, points) for record in records]}
@@ -83,7 +106,7 @@ def run_facts(record, dials, points):
         "key": str(record["key"]), "status": record["status"], "reason": record.get("reason"), "seed": config["seed"],
         "length": config["length"], "set": [config.get(name) for name in dials], "lengths": tested,
         "numbers": [numbers(at(record, length)) for length in tested],
-        "reference": reference(record), "curve": curve(thin(record["curve"], points)), "command": command(config),
+        "reference": reference(record), "validation": [rounded(x, 6) for x in phase.chosen_by_validation(record)], "curve": curve(thin(record["curve"], points)), "command": command(config),
         "parameters": record.get("parameters"), "flops": rounded(record.get("flops"), 4), "steps": record.get("steps"),
         "seconds": rounded(record["seconds"], 3),
     }
@@ -133,13 +156,14 @@ def command(config):
 
 @cache
 def plain_command(config):
-    """config: a dict as JSON.  Where it does not resolve here, its data being elsewhere, say, all flags are given."""
+    """config: a dict as JSON.  Where it does not resolve here, its data being elsewhere or a field missing, all flags are given."""
     config = json.loads(config)
+    known = {name: value for name, value in config.items() if value is not None or name in OPTIONAL}
     try:
-        return phase.command(config)
+        return phase.command(known)
     except (MinitronError, KeyError):
         fields = [field for field in dataclasses.fields(Config) if field.metadata["help"] is not None]
-        chosen = {field.name: config[field.name] for field in fields if config.get(field.name) not in (None, field.default)}
+        chosen = {field.name: known[field.name] for field in fields if known.get(field.name) not in (None, field.default)}
         return "python train.py " + shlex.join(word for name, value in chosen.items() for word in phase.flag(name, value))
 
 
@@ -159,7 +183,7 @@ def panel_facts(panel):
 def law(records, size):
     """loss = E + A / size^alpha through the test's nll of runs, with its typical error as a factor; None where there is none"""
     there = [(record, phase.numbers(record)) for record in records if record["status"] == "ok"]
-    points = np.array([(record[size], r["nll"]) for record, r in there if r and r["nll"] and r["nll"] > 0])
+    points = np.array([(record[size], r["nll"]) for record, r in there if r and r["nll"] and r["nll"] > 0 and record.get(size)])
     if len({x for x, _ in points.tolist()}) < SIZES:
         return None
     references = [min(r["reference"].values()) for _, r in there if r and r.get("reference")]
@@ -196,6 +220,11 @@ def missing(where, records, learnt):
     if not ways or (max(ways) >= phase.LEARNT and not beyond):
         return None
     shown = next(i for i, each in enumerate(causes) if each.name == name)
-    return {"where": ", ".join(f"{dial.replace('_', ' ')} {value}" for dial, value in where.items()),
+    return {"where": ", ".join(f"{dial.replace('_', ' ')} {word(value)}" for dial, value in where.items()),
             "best": rounded(max(ways), 3), "seeds": len(records), "cause": name, "agree": count,
             "why": causes[shown].why, "turn": causes[shown].turn, "command": command(records[shown]["config"])}
+
+
+def word(value):
+    """A setting as page.html writes it"""
+    return str(value).lower() if isinstance(value, bool) else "n/a" if value is None else str(value) or "(none)"
