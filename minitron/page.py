@@ -53,7 +53,8 @@ def facts(records, title):
     reasons = list(map(unreadable, records))
     records = [complete(record) for record, reason in zip(records, reasons) if reason is None]
     names = sorted({record["config"]["task"] for record in records})
-    return {"title": title, "learnt": phase.LEARNT, "numbers": [*NUMBERS, "way"], "tested": TESTED, "left_out": Counter(filter(None, reasons)),
+    return {"title": title, "learnt": phase.LEARNT, "numbers": [*NUMBERS, "way"], "tested": TESTED,
+            "left_out": Counter(filter(None, reasons)),
             "tasks": [task_facts(name, [record for record in records if record["config"]["task"] == name]) for name in names]}
 
 
@@ -76,13 +77,13 @@ def complete(record):
 
 
 def task_facts(name, records):
-    dials = phase.varying(records)
-    y, x = axes(records, dials)
+    turned = phase.varying(records)
+    dials = turned + [name for name in AXES if name not in turned]
+    y, x = axes(records, turned)
     pseudo = [at(record, length) for record in records for length in lengths(record)] if x == TESTED else records
     panels = phase.panels(pseudo, y, "length" if x == TESTED else x)
-    dials += [name for name in AXES if name not in dials]
     points = max(FEWEST, min(POINTS, ALL_POINTS // len(records)))
-    return {"name": name, "dials": dials, "y": y, "x": x, "panels": [panel_facts(panel) for panel in panels],
+    return {"name": name, "turned": turned, "dials": dials, "y": y, "x": x, "panels": [panel_facts(panel) for panel in panels],
             "not_yet": not_yet(records), "runs": [run_facts(record, dials, points) for record in records]}
 
 
@@ -106,7 +107,8 @@ def run_facts(record, dials, points):
         "key": str(record["key"]), "status": record["status"], "reason": record.get("reason"), "seed": config["seed"],
         "length": config["length"], "set": [config.get(name) for name in dials], "lengths": tested,
         "numbers": [numbers(at(record, length)) for length in tested],
-        "reference": reference(record), "validation": [rounded(x, 6) for x in phase.chosen_by_validation(record)], "curve": curve(thin(record["curve"], points)), "command": command(config),
+        "reference": reference(record), "validation": [rounded(x, 6) for x in phase.chosen_by_validation(record)],
+        "curve": curve(thin(record["curve"], points)), "command": command(config),
         "parameters": record.get("parameters"), "flops": rounded(record.get("flops"), 4), "steps": record.get("steps"),
         "seconds": rounded(record["seconds"], 3),
     }
@@ -156,7 +158,7 @@ def command(config):
 
 @cache
 def plain_command(config):
-    """config: a dict as JSON.  Where it does not resolve here, its data being elsewhere or a field missing, all flags are given."""
+    """config: a dict as JSON.  Where it does not resolve here, for its data is elsewhere, say, all flags are given."""
     config = json.loads(config)
     known = {name: value for name, value in config.items() if value is not None or name in OPTIONAL}
     try:
