@@ -1,8 +1,8 @@
 """The report of a ledger as one HTML file, which opens from disk and asks nothing of a network.
 
 Python chooses, rounds and judges; page.html draws.  What is shipped are the numbers that the page uses, at three or four digits,
-as JSON in place of DATA.  Verdicts, scaling laws and suspected causes are worked out here, once, for the default axes, so that
-the page and the terminal's report cannot disagree.
+as JSON in place of DATA; curves, and the lengths on which runs were tested, are thinned where there are many.  Verdicts, scaling
+laws and suspected causes are worked out here, once, for the default axes, so that page and terminal cannot disagree.
 """
 import dataclasses
 import json
@@ -29,11 +29,13 @@ TESTED = "length tested"            # an axis beside the fields of Config: the l
 NUMBERS = ("exact", "token", "nll", "brier", "edit", "p_length", "n", "chance_exact", "chance_token")
 CURVE = ("loss", "nll", "exact", "norm", "distance", "fourier")     # beside step, and the heads' scores
 HEADS = ("previous", "induction")
-POINTS, ALL_POINTS = 20, 5000       # of a curve, and of all curves together, at the most: 500 runs stay below 1 MB
-FEWEST = 8                          # points of a curve, however many runs there are
+# What keeps 500 runs below 1 MB: at the most so many points of a curve, values of all curves, lengths tested of all runs ...
+POINTS, ALL_VALUES, ALL_LENGTHS = 20, 55_000, 3000
+FEWEST = 6                          # ... but of each so many, however many runs there are
 SIZES = 4                           # different ones, at the least, for a law
 AXES = ("dim", "length", "layers", "steps")         # an axis of one value is an axis
 OPTIONAL = ("position_range", "data")               # fields that may be None in a resolved configuration
+WRONG = (MinitronError, LookupError, TypeError, ValueError, AttributeError)        # what records that are none lead to
 FIELDS = [field.name for field in dataclasses.fields(Config)]
 
 
@@ -50,23 +52,28 @@ def embedded(data):
 
 def facts(records, title):
     """All that the page knows."""
-    reasons = list(map(unreadable, records))
-    records = [complete(record) for record, reason in zip(records, reasons) if reason is None]
+    try:
+        return known(records, title) | {"left_out": {}}
+    except WRONG:                           # a ledger may hold lines of older versions, and of tasks that others wrote
+        reasons = list(map(unreadable, records))
+        sound = [record for record, reason in zip(records, reasons) if reason is None]
+        return known(sound, title) | {"left_out": Counter(filter(None, reasons))}
+
+
+def known(records, title):
+    records = list(map(complete, records))
     names = sorted({record["config"]["task"] for record in records})
     return {"title": title, "learnt": phase.LEARNT, "numbers": [*NUMBERS, "way"], "tested": TESTED,
-            "left_out": Counter(filter(None, reasons)),
             "tasks": [task_facts(name, [record for record in records if record["config"]["task"] == name]) for name in names]}
 
 
 def unreadable(record):
-    """Why this version cannot show a record, or None.  A ledger may hold lines of older versions, and tasks that others wrote."""
+    """Why this version cannot show a record, or None"""
     try:
-        record = complete(record)
-        name = record["config"]["task"]
-        if name not in tasks.names():
-            return f"task {str(name)[:40]!r} is unknown"
-        task_facts(name, [record])
-    except (MinitronError, LookupError, TypeError, ValueError, AttributeError):
+        known([record], "")
+    except MinitronError as error:
+        return str(error).partition(":")[0]
+    except WRONG:
         return "a field is missing or of another kind"
     return None
 
@@ -82,9 +89,14 @@ def task_facts(name, records):
     y, x = axes(records, turned)
     pseudo = [at(record, length) for record in records for length in lengths(record)] if x == TESTED else records
     panels = phase.panels(pseudo, y, "length" if x == TESTED else x)
-    points = max(FEWEST, min(POINTS, ALL_POINTS // len(records)))
+    series = sum(1 + len(CURVE) + len(HEADS) * record["config"]["layers"] for record in records)
+    points = max(FEWEST, min(POINTS, ALL_VALUES // series))
+    most = max(FEWEST, ALL_LENGTHS // len(records))
+    runs = [run_facts(record, dials, points, most) for record in records]
+    curves = list(dict.fromkeys(name for run in runs for name in run["curve"]))     # names, once instead of in every run
     return {"name": name, "turned": turned, "dials": dials, "y": y, "x": x, "panels": [panel_facts(panel) for panel in panels],
-            "not_yet": not_yet(records), "runs": [run_facts(record, dials, points) for record in records]}
+            "not_yet": not_yet(records), "curves": curves,
+            "runs": [run | {"curve": [run["curve"].get(name) for name in curves]} for run in runs]}
 
 
 def axes(records, dials):
@@ -101,8 +113,10 @@ def lengths(record):
 # ---- one run ---------------------------------------------------------------------------------------------------------
 
 
-def run_facts(record, dials, points):
+def run_facts(record, dials, points, most):
+    """points: of its curves, most: of the lengths tested, at the most, beside the dial's"""
     config, tested = record["config"], sorted(map(int, record["metrics"]))
+    tested = sorted({*thin(tested, most), *({config["length"]} & set(tested))})
     return {
         "key": str(record["key"]), "status": record["status"], "reason": record.get("reason"), "seed": config["seed"],
         "length": config["length"], "set": [config.get(name) for name in dials], "lengths": tested,
