@@ -4,6 +4,7 @@ The browser is Chromium from the system's packages, driven through a pipe (tests
 """
 import copy
 import dataclasses
+import math
 import random
 import re
 from pathlib import Path
@@ -243,9 +244,18 @@ def test_what_follows_a_cell_is_of_its_column(shown):
 
 @needs_browser
 def test_a_law_that_is_there_is_drawn(shown):
-    browser = shown(lawful())
+    records = lawful()
+    for record in records:
+        record["flops"] *= record["config"]["dim"]
+    browser = shown(records)
     assert "Fitted: nll = 0.2 + 30 / parameters^0.5" in text(browser, "scaling")
     assert browser.run("document.querySelectorAll('#scaling .law').length") == 2
+    for place, size in ((1, "flops"), (2, "parameters")):       # both axes go from 1.4 times below to 1.4 times above
+        for axis, values in enumerate(([record[size] for record in records],
+                                       [record["metrics"]["1"]["nll"] for record in records])):
+            low, high = math.log(min(values) / 1.4), math.log(max(values) * 1.4)
+            found = [dot[axis] for dot in dots(browser, f"#scaling figure:nth-child({place})")]
+            assert found == pytest.approx([(math.log(value) - low) / (high - low) for value in values], abs=0.003)
 
 
 @needs_browser
@@ -314,6 +324,42 @@ def test_a_combination_without_runs_cannot_be_chosen(shown):
     assert browser.run(fixed) == ["1", "true"] and cells(browser) == [["100", "100"], ["100", "100"]]
 
 
+def drawn(browser, line):
+    """The points of a line of a chart, as shares of the chart's width and height"""
+    return browser.call("""line => {
+        const numbers = path => path.getAttribute("d").match(/[0-9.]+/g).map(Number), path = document.querySelector(line);
+        const [left, top, foot, right] = numbers(path.closest("svg").querySelector(".axis")), points = numbers(path);
+        return points.flatMap((x, i) => i % 2 ? [] : [[(x - left) / (right - left), (foot - points[i + 1]) / (foot - top)]]);
+    }""", line)
+
+
+def dots(browser, figure):
+    """The same of a figure's dots"""
+    return browser.call("""figure => {
+        const axis = document.querySelector(`${figure} .axis`).getAttribute("d");
+        const [left, top, foot, right] = axis.match(/[0-9.]+/g).map(Number);
+        return [...document.querySelectorAll(`${figure} svg[role=img] circle`)].map(({cx, cy}) =>
+            [(cx.baseVal.value - left) / (right - left), (foot - cy.baseVal.value) / (foot - top)]);
+    }""", figure)
+
+
+@needs_browser
+def test_lines_are_drawn_where_the_numbers_are(shown):
+    record = made(0.8, dim=8, length=1)
+    browser, curve, tested = shown([record, made(0.5, dim=16, length=1)]), record["curve"], record["metrics"]["1"]
+    browser.click("[data-place='0 0']")
+    end = curve[-1]["step"]
+    for chart, name in (("#cell figure svg:nth-of-type(2)", "exact"), ("#hidden figure:nth-of-type(4) svg", "induction")):
+        expected = [(point["step"] / end, max(point[name][1]) if name == "induction" else point[name]) for point in curve]
+        assert sum(drawn(browser, f"{chart} path.one"), []) == pytest.approx(sum(map(list, expected), []), abs=0.003)
+    highest = 1.05 * max(point["nll"] for point in curve)
+    losses = [y for _, y in drawn(browser, "#cell figure svg:nth-of-type(1) path.one")]
+    assert losses == pytest.approx([point["nll"] / highest for point in curve], rel=0.02, abs=0.01)
+    assert [y for _, y in dots(browser, "#mirage figure:first-child")] == pytest.approx([0.8, 0.5], abs=0.003)
+    for kind, name in (("one", "exact"), ("two", "p_length")):
+        assert drawn(browser, f"#mirage svg path.{kind}")[0][1] == pytest.approx(tested[name], abs=0.003)
+
+
 @needs_browser
 def test_charts_have_their_numbers_beside_them(shown):
     records = [made(dim=dim, length=1, seed=seed) for dim in (8, 16) for seed in (0, 1)]
@@ -359,7 +405,7 @@ def test_the_learning_rate_is_chosen_by_validation(shown):
 def test_the_learning_rate_is_chosen_by_all_digits(shown):
     records = [made(exact, dim=dim, lr=lr) for dim in (8, 16) for exact, lr in ((GUESSED, 0.001), (SOLVED, 0.01))]
     for record in records:
-        record["curve"][-1]["exact"] = 0.90004 if record["config"]["lr"] == 0.01 else 0.90001
+        record["curve"][-1] |= {"exact": 0.90004 if record["config"]["lr"] == 0.01 else 0.90001, "nll": 0.5}
     assert cells(shown(records)) == [["100", "100"], ["100", "100"]]       # at the two lengths that they were tested on
 
 
