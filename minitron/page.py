@@ -35,7 +35,7 @@ FEWEST = 6                          # ... but of each so many, however many runs
 SIZES = 4                           # different ones, at the least, for a law
 AXES = ("dim", "length", "layers", "steps")         # an axis of one value is an axis
 OPTIONAL = ("position_range", "data")               # fields that may be None in a resolved configuration
-WRONG = (MinitronError, LookupError, TypeError, ValueError, AttributeError)        # what records that are none lead to
+WRONG = (MinitronError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)      # what no records lead to
 FIELDS = [field.name for field in dataclasses.fields(Config)]
 
 
@@ -63,8 +63,9 @@ def facts(records, title):
 def known(records, title):
     records = list(map(complete, records))
     names = sorted({record["config"]["task"] for record in records})
-    return {"title": title, "learnt": phase.LEARNT, "numbers": [*NUMBERS, "way"], "tested": TESTED,
-            "tasks": [task_facts(name, [record for record in records if record["config"]["task"] == name]) for name in names]}
+    found = [task_facts(name, [record for record in records if record["config"]["task"] == name]) for name in names]
+    embedded(found)                         # ValueError for settings that are no number: numbers are rounded, these are not
+    return {"title": title, "learnt": phase.LEARNT, "numbers": [*NUMBERS, "way"], "tested": TESTED, "tasks": found}
 
 
 def unreadable(record):
@@ -118,13 +119,13 @@ def run_facts(record, dials, points, most):
     config, tested = record["config"], sorted(map(int, record["metrics"]))
     tested = sorted({*thin(tested, most), *({config["length"]} & set(tested))})
     return {
-        "key": str(record["key"]), "status": record["status"], "reason": record.get("reason"), "seed": config["seed"],
+        "key": str(record["key"]), "status": str(record["status"]), "reason": record.get("reason"), "seed": config["seed"],
         "length": config["length"], "set": [config.get(name) for name in dials], "lengths": tested,
         "numbers": [numbers(at(record, length)) for length in tested],
         "reference": reference(record), "validation": [rounded(x, 6) for x in phase.chosen_by_validation(record)],
         "curve": curve(thin(record["curve"], points)), "command": command(config),
-        "parameters": record.get("parameters"), "flops": rounded(record.get("flops"), 4), "steps": record.get("steps"),
-        "seconds": rounded(record["seconds"], 3),
+        "parameters": rounded(record.get("parameters"), 9), "flops": rounded(record.get("flops"), 4),
+        "steps": rounded(record.get("steps"), 9), "seconds": rounded(record["seconds"], 3),
     }
 
 
@@ -146,7 +147,7 @@ def reference(record):
 
 def curve(points):
     """Points of the learning curve -> {name: values}; of the heads the best of each layer"""
-    found = {"step": [point["step"] for point in points]}
+    found = {"step": [rounded(point["step"], 9) for point in points]}
     for name in CURVE:
         found[name] = [rounded(point.get(name), 3) for point in points]
     for name in HEADS:
