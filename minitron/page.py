@@ -62,10 +62,10 @@ def facts(records, title):
 
 def known(records, title):
     records = list(map(complete, records))
+    embedded([record["config"] for record in records])      # ValueError where a setting is no number; all else is rounded
     names = sorted({record["config"]["task"] for record in records})
-    found = [task_facts(name, [record for record in records if record["config"]["task"] == name]) for name in names]
-    embedded(found)                         # ValueError for settings that are no number: numbers are rounded, these are not
-    return {"title": title, "learnt": phase.LEARNT, "numbers": [*NUMBERS, "way"], "tested": TESTED, "tasks": found}
+    return {"title": title, "learnt": phase.LEARNT, "numbers": [*NUMBERS, "way"], "tested": TESTED,
+            "tasks": [task_facts(name, [record for record in records if record["config"]["task"] == name]) for name in names]}
 
 
 def unreadable(record):
@@ -119,7 +119,7 @@ def run_facts(record, dials, points, most):
     config, tested = record["config"], sorted(map(int, record["metrics"]))
     tested = sorted({*thin(tested, most), *({config["length"]} & set(tested))})
     return {
-        "key": str(record["key"]), "status": str(record["status"]), "reason": record.get("reason"), "seed": config["seed"],
+        "key": str(record["key"]), "status": str(record["status"]), "reason": str(record.get("reason") or ""), "seed": config["seed"],
         "length": config["length"], "set": [config.get(name) for name in dials], "lengths": tested,
         "numbers": [numbers(at(record, length)) for length in tested],
         "reference": reference(record), "validation": [rounded(x, 6) for x in phase.chosen_by_validation(record)],
@@ -158,8 +158,8 @@ def curve(points):
 
 
 def rounded(value, digits):
-    """A number at so many digits, as short as JSON has it; None for what is none"""
-    if value is None or not math.isfinite(value):
+    """A number at so many digits, as short as JSON has it; None for what is none, or too large to be drawn"""
+    if value is None or not abs(value) < 1e300:
         return None
     short = float(f"{value:.{digits}g}")
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
@@ -199,8 +199,8 @@ def panel_facts(panel):
 
 def law(records, size):
     """loss = E + A / size^alpha through the test's nll of runs, with its typical error as a factor; None where there is none"""
-    there = [(record, phase.numbers(record)) for record in records if record["status"] == "ok"]
-    points = np.array([(record[size], r["nll"]) for record, r in there if r and r["nll"] and r["nll"] > 0 and record.get(size)])
+    there = [(rounded(record.get(size), 15), phase.numbers(record)) for record in records if record["status"] == "ok"]
+    points = np.array([(x, r["nll"]) for x, r in there if r and r["nll"] and r["nll"] > 0 and x])
     if len({x for x, _ in points.tolist()}) < SIZES:
         return None
     references = [min(r["reference"].values()) for _, r in there if r and r.get("reference")]
