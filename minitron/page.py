@@ -119,8 +119,8 @@ def run_facts(record, dials, points, most):
     config, tested = record["config"], sorted(map(int, record["metrics"]))
     tested = sorted({*thin(tested, most), *({config["length"]} & set(tested))})
     return {
-        "key": str(record["key"]), "status": str(record["status"]), "reason": str(record.get("reason") or ""), "seed": config["seed"],
-        "length": config["length"], "set": [config.get(name) for name in dials], "lengths": tested,
+        "key": str(record["key"]), "status": str(record["status"]), "reason": str(record.get("reason") or ""),
+        "seed": config["seed"], "length": config["length"], "set": [config.get(name) for name in dials], "lengths": tested,
         "numbers": [numbers(at(record, length)) for length in tested],
         "reference": reference(record), "validation": [rounded(x, 6) for x in phase.chosen_by_validation(record)],
         "curve": curve(thin(record["curve"], points)), "command": command(config),

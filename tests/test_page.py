@@ -486,7 +486,8 @@ def test_long_strings_do_not_widen_the_page(shown):
 
 
 @needs_browser
-def test_tasks_without_right_answers(shown):
+def test_tasks_without_right_answers(shown, monkeypatch):
+    monkeypatch.setattr(page, "plain_command", lambda config: "")       # which takes a second for text
     def distribution(task, nll, layers, reference):
         record = made(0.0, task=task, dim=16, layers=layers, length=None)
         panel = next(iter(record["metrics"].values())) | {"nll": nll, "edit": None, "chance_exact": 0.0}
