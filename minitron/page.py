@@ -90,14 +90,18 @@ def task_facts(name, records):
     y, x = axes(records, turned)
     pseudo = [at(record, length) for record in records for length in lengths(record)] if x == TESTED else records
     panels = phase.panels(pseudo, y, "length" if x == TESTED else x)
-    series = sum(1 + len(CURVE) + len(HEADS) * record["config"]["layers"] for record in records)
-    points = max(FEWEST, min(POINTS, ALL_VALUES // series))
-    most = max(FEWEST, ALL_LENGTHS // len(records))
+    points, most = share(records)
     runs = [run_facts(record, dials, points, most) for record in records]
     curves = list(dict.fromkeys(name for run in runs for name in run["curve"]))     # names, once instead of in every run
     return {"name": name, "turned": turned, "dials": dials, "y": y, "x": x, "panels": [panel_facts(panel) for panel in panels],
             "not_yet": not_yet(records), "curves": curves,
             "runs": [run | {"curve": [run["curve"].get(name) for name in curves]} for run in runs]}
+
+
+def share(records):
+    """Points of a curve, and lengths tested, that each run may have"""
+    series = sum(1 + len(CURVE) + len(HEADS) * record["config"]["layers"] for record in records)
+    return max(FEWEST, min(POINTS, ALL_VALUES // series)), max(FEWEST, ALL_LENGTHS // len(records))
 
 
 def axes(records, dials):
