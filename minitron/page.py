@@ -1,8 +1,8 @@
 """The report of a ledger as one HTML file, which opens from disk and asks nothing of a network.
 
 Python chooses, rounds and judges; page.html draws.  What is shipped are the numbers that the page uses, at three or four digits,
-as JSON in place of DATA.  Verdicts, scaling laws and suspected causes are worked out here, once, for the default axes, so that
-the page and the terminal's report cannot disagree.
+as JSON in place of DATA; curves, and the lengths on which runs were tested, are thinned where there are many.  Verdicts, scaling
+laws and suspected causes are worked out here, once, for the default axes, so that page and terminal cannot disagree.
 """
 import dataclasses
 import json
@@ -29,9 +29,14 @@ TESTED = "length tested"            # an axis beside the fields of Config: the l
 NUMBERS = ("exact", "token", "nll", "brier", "edit", "p_length", "n", "chance_exact", "chance_token")
 CURVE = ("loss", "nll", "exact", "norm", "distance", "fourier")     # beside step, and the heads' scores
 HEADS = ("previous", "induction")
-POINTS, ALL_POINTS = 20, 5000       # of a curve, and of all curves together, at the most: 500 runs stay below 1 MB
-FEWEST = 8                          # points of a curve, however many runs there are
+# What keeps 500 runs below 1 MB: at the most so many points of a curve, values of all curves, lengths tested of all runs ...
+POINTS, ALL_VALUES, ALL_LENGTHS = 20, 55_000, 3000
+FEWEST = 6                          # ... but of each so many, however many runs there are
 SIZES = 4                           # different ones, at the least, for a law
+AXES = ("dim", "length", "layers", "steps")         # an axis of one value is an axis
+OPTIONAL = ("position_range", "data")               # fields that may be None in a resolved configuration
+WRONG = (MinitronError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)      # what no records lead to
+FIELDS = [field.name for field in dataclasses.fields(Config)]
 
 
 def write(path, records, title):
@@ -47,20 +52,56 @@ def embedded(data):
 
 def facts(records, title):
     """All that the page knows."""
+    try:
+        return known(records, title) | {"left_out": {}}
+    except WRONG:                           # a ledger may hold lines of older versions, and of tasks that others wrote
+        reasons = list(map(unreadable, records))
+        sound = [record for record, reason in zip(records, reasons) if reason is None]
+        return known(sound, title) | {"left_out": Counter(filter(None, reasons))}
+
+
+def known(records, title):
+    records = list(map(complete, records))
+    embedded([record["config"] for record in records])      # ValueError where a setting is no number; all else is rounded
     names = sorted({record["config"]["task"] for record in records})
     return {"title": title, "learnt": phase.LEARNT, "numbers": [*NUMBERS, "way"], "tested": TESTED,
             "tasks": [task_facts(name, [record for record in records if record["config"]["task"] == name]) for name in names]}
 
 
+def unreadable(record):
+    """Why this version cannot show a record, or None"""
+    try:
+        known([record], "")
+    except MinitronError as error:
+        return str(error).partition(":")[0]
+    except WRONG:
+        return "a field is missing or of another kind"
+    return None
+
+
+def complete(record):
+    """The record with None for the fields of Config that came after it"""
+    return record | {"config": dict.fromkeys(FIELDS) | record["config"]}
+
+
 def task_facts(name, records):
-    dials = phase.varying(records)
-    y, x = axes(records, dials)
+    turned = phase.varying(records)
+    dials = turned + [name for name in AXES if name not in turned]
+    y, x = axes(records, turned)
     pseudo = [at(record, length) for record in records for length in lengths(record)] if x == TESTED else records
     panels = phase.panels(pseudo, y, "length" if x == TESTED else x)
-    dials += [name for name in ("dim", "length") if name not in dials]      # an axis of one value is an axis
-    points = max(FEWEST, min(POINTS, ALL_POINTS // len(records)))
-    return {"name": name, "dials": dials, "y": y, "x": x, "panels": [panel_facts(panel) for panel in panels],
-            "not_yet": not_yet(records), "runs": [run_facts(record, dials, points) for record in records]}
+    points, most = share(records)
+    runs = [run_facts(record, dials, points, most) for record in records]
+    curves = list(dict.fromkeys(name for run in runs for name in run["curve"]))     # names, once instead of in every run
+    return {"name": name, "turned": turned, "dials": dials, "y": y, "x": x, "panels": [panel_facts(panel) for panel in panels],
+            "not_yet": not_yet(records), "curves": curves,
+            "runs": [run | {"curve": [run["curve"].get(name) for name in curves]} for run in runs]}
+
+
+def share(records):
+    """Points of a curve, and lengths tested, that each run may have"""
+    series = sum(1 + len(CURVE) + len(HEADS) * record["config"]["layers"] for record in records)
+    return max(FEWEST, min(POINTS, ALL_VALUES // series)), max(FEWEST, ALL_LENGTHS // len(records))
 
 
 def axes(records, dials):
@@ -77,15 +118,18 @@ def lengths(record):
 # ---- one run ---------------------------------------------------------------------------------------------------------
 
 
-def run_facts(record, dials, points):
+def run_facts(record, dials, points, most):
+    """points: of its curves, most: of the lengths tested, at the most, beside the dial's"""
     config, tested = record["config"], sorted(map(int, record["metrics"]))
+    tested = sorted({*thin(tested, most), *({config["length"]} & set(tested))})
     return {
-        "key": str(record["key"]), "status": record["status"], "reason": record.get("reason"), "seed": config["seed"],
-        "length": config["length"], "set": [config.get(name) for name in dials], "lengths": tested,
+        "key": str(record["key"]), "status": str(record["status"]), "reason": str(record.get("reason") or ""),
+        "seed": config["seed"], "length": config["length"], "set": [config.get(name) for name in dials], "lengths": tested,
         "numbers": [numbers(at(record, length)) for length in tested],
-        "reference": reference(record), "curve": curve(thin(record["curve"], points)), "command": command(config),
-        "parameters": record.get("parameters"), "flops": rounded(record.get("flops"), 4), "steps": record.get("steps"),
-        "seconds": rounded(record["seconds"], 3),
+        "reference": reference(record), "validation": [rounded(x, 6) for x in phase.chosen_by_validation(record)],
+        "curve": curve(thin(record["curve"], points)), "command": command(config),
+        "parameters": rounded(record.get("parameters"), 9), "flops": rounded(record.get("flops"), 4),
+        "steps": rounded(record.get("steps"), 9), "seconds": rounded(record["seconds"], 3),
     }
 
 
@@ -107,7 +151,7 @@ def reference(record):
 
 def curve(points):
     """Points of the learning curve -> {name: values}; of the heads the best of each layer"""
-    found = {"step": [point["step"] for point in points]}
+    found = {"step": [rounded(point["step"], 9) for point in points]}
     for name in CURVE:
         found[name] = [rounded(point.get(name), 3) for point in points]
     for name in HEADS:
@@ -118,8 +162,8 @@ def curve(points):
 
 
 def rounded(value, digits):
-    """A number at so many digits, as short as JSON has it; None for what is none"""
-    if value is None or not math.isfinite(value):
+    """A number at so many digits, as short as JSON has it; None for what is none, or too large to be drawn"""
+    if value is None or not abs(value) < 1e300:
         return None
     short = float(f"{value:.{digits}g}")
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
@@ -133,13 +177,14 @@ def command(config):
 
 @cache
 def plain_command(config):
-    """config: a dict as JSON.  Where it does not resolve here, its data being elsewhere, say, all flags are given."""
+    """config: a dict as JSON.  Where it does not resolve here, for its data is elsewhere, say, all flags are given."""
     config = json.loads(config)
+    known = {name: value for name, value in config.items() if value is not None or name in OPTIONAL}
     try:
-        return phase.command(config)
+        return phase.command(known)
     except (MinitronError, KeyError):
         fields = [field for field in dataclasses.fields(Config) if field.metadata["help"] is not None]
-        chosen = {field.name: config[field.name] for field in fields if config.get(field.name) not in (None, field.default)}
+        chosen = {field.name: known[field.name] for field in fields if known.get(field.name) not in (None, field.default)}
         return "python train.py " + shlex.join(word for name, value in chosen.items() for word in phase.flag(name, value))
 
 
@@ -158,8 +203,8 @@ def panel_facts(panel):
 
 def law(records, size):
     """loss = E + A / size^alpha through the test's nll of runs, with its typical error as a factor; None where there is none"""
-    there = [(record, phase.numbers(record)) for record in records if record["status"] == "ok"]
-    points = np.array([(record[size], r["nll"]) for record, r in there if r and r["nll"] and r["nll"] > 0])
+    there = [(rounded(record.get(size), 15), phase.numbers(record)) for record in records if record["status"] == "ok"]
+    points = np.array([(x, r["nll"]) for x, r in there if r and r["nll"] and r["nll"] > 0 and x])
     if len({x for x, _ in points.tolist()}) < SIZES:
         return None
     references = [min(r["reference"].values()) for _, r in there if r and r.get("reference")]
@@ -196,6 +241,11 @@ def missing(where, records, learnt):
     if not ways or (max(ways) >= phase.LEARNT and not beyond):
         return None
     shown = next(i for i, each in enumerate(causes) if each.name == name)
-    return {"where": ", ".join(f"{dial.replace('_', ' ')} {value}" for dial, value in where.items()),
+    return {"where": ", ".join(f"{dial.replace('_', ' ')} {word(value)}" for dial, value in where.items()),
             "best": rounded(max(ways), 3), "seeds": len(records), "cause": name, "agree": count,
             "why": causes[shown].why, "turn": causes[shown].turn, "command": command(records[shown]["config"])}
+
+
+def word(value):
+    """A setting as page.html writes it"""
+    return str(value).lower() if isinstance(value, bool) else "n/a" if value is None else str(value) or "(none)"

@@ -58,7 +58,7 @@ class Browser:
         return self
 
     def __exit__(self, *exception):
-        self.process.terminate()
+        self.process.kill()             # its profile is thrown away, so it has nothing to save
         self.process.wait()
         os.close(self.ours_in)
         os.close(self.ours_out)
@@ -106,10 +106,14 @@ class Browser:
         self.requests.clear()
         url = Path(path).resolve().as_uri()
         self.send("Page.navigate", url=url)
+        self.wait(f"document.readyState + location.href === {json.dumps('complete' + url)}")
+
+    def wait(self, script):
+        """Until an expression holds, for what a page does a little later"""
         end = time.monotonic() + PATIENCE
-        while self.run("document.readyState + location.href") != "complete" + url:
+        while not self.run(script):
             if time.monotonic() > end:
-                raise RuntimeError(f"{path} does not load")
+                raise RuntimeError(f"never came true: {script}")
             time.sleep(0.02)
 
     def run(self, script):

@@ -4,8 +4,13 @@ The browser is Chromium from the system's packages, driven through a pipe (tests
 """
 import copy
 import dataclasses
+import math
+import os
 import random
 import re
+import warnings
+from pathlib import Path
+from statistics import mean
 
 import pytest
 from browser import CHROMIUM, Browser
@@ -15,7 +20,12 @@ from minitron.cause import cause
 from minitron.config import Config
 from minitron.evaluate import wilson
 
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: on Debian, sudo apt install chromium")
+ABSENT = "no Chromium, so the page is not looked at in a browser: on Debian, sudo apt install chromium"
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=ABSENT)
+if CHROMIUM is None:                    # reasons for skipping are not printed, warnings are
+    if "CI" in os.environ:
+        raise RuntimeError(ABSENT)
+    warnings.warn(ABSENT, stacklevel=1)
 HOSTILE = "</script><script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"><!-- \u2028 '\"&"
 SOLVED, GUESSED = 0.99, 0.01
 
@@ -29,8 +39,8 @@ def made(exact=SOLVED, status="ok", points=20, **config):
         return {"key": key, "status": status, "reason": "so it was told", "config": c, "seed": c["seed"], "metrics": {},
                 "curve": [], "seconds": 1.0}
     nll = 2 * (1 - exact) + 1e-3 * r.random()
-    panel = {"n": 2000, "token": exact**0.3, "exact": exact, "nll": nll, "brier": 0.4 * nll, "edit": 0.3 * nll, "p_length": exact,
-             "icl": None, "chance_token": 0.2, "chance_exact": 0.004}
+    panel = {"n": 2000, "token": exact**0.3, "exact": exact, "nll": nll, "brier": 0.4 * nll, "edit": 0.3 * nll,
+             "p_length": exact**1.1, "icl": None, "chance_token": 0.2, "chance_exact": 0.004}
     curve = [{"step": 125 * (i + 1), "loss": nll + 2 / (i + 1)**2 + 0.01 * r.random(), "n": 600, "nll": nll + 2 / (i + 1)**2,
               "token": exact**0.3, "exact": exact * min(1, i / 9), "norm": 15 + r.random(), "distance": i**0.5 + r.random(),
               "previous": [[r.random(), 0.1], [0.2, 0.1]], "induction": [[0.0, 0.1], [r.random(), 0.4]]} for i in range(points)]
@@ -77,7 +87,7 @@ def shown(browser, tmp_path, ledger_page):
         return browser
 
     yield shown
-    assert browser.errors == [] and [url for url in browser.requests if not url.endswith("/page.html")] == []
+    assert browser.errors == [] and {Path(url).name for url in browser.requests} <= {"page.html"}
 
 
 def cells(browser):
@@ -103,13 +113,22 @@ def choose(browser, menu, option):
 # ---- the numbers that are shipped ------------------------------------------------------------------------------------
 
 
-def test_500_runs_are_less_than_a_megabyte(tmp_path):
-    records = [made(SOLVED if dim > 50 else GUESSED, dim=dim, length=length, seed=seed, shards=1)
-               for dim in (8, 16, 24, 32, 48, 64, 80, 96, 112, 128) for length in (5,) for seed in range(50)]
+def large():
+    """500 runs with long commands, eight layers whose heads were looked at, and twenty lengths tested"""
+    records = [made(SOLVED if dim > 50 else GUESSED, dim=dim, length=5, seed=seed, layers=8, shards=1, steps=12345, lr=0.00123)
+               for dim in (8, 16, 24, 32, 48, 64, 80, 96, 112, 128) for seed in range(50)]
     for record in records:
-        record["metrics"] = {str(length): next(iter(record["metrics"].values())) for length in range(1, 6)}
-    page.write(tmp_path / "page.html", records, "large")
-    assert 300_000 < (tmp_path / "page.html").stat().st_size < 1_000_000
+        record["metrics"] = {str(length): record["metrics"]["5"] | {"nll": 0.123456 / length} for length in range(1, 21)}
+        for point in record["curve"]:
+            point |= {name: [[0.12345, 0.1]] * 8 for name in page.HEADS}
+    return records
+
+
+def test_500_runs_are_less_than_a_megabyte(tmp_path, monkeypatch):
+    law = {"E": 0.1234, "A": 1.234e10, "alpha": 1.234, "error": 12.3, "known": False}
+    monkeypatch.setattr(page, "law", lambda *_: law)        # 40 laws of the same form, which take a second to fit
+    page.write(tmp_path / "page.html", large(), "large")
+    assert 500_000 < (tmp_path / "page.html").stat().st_size < 1_000_000
 
 
 def test_the_page_holds_one_place_for_data_and_names_no_address():
@@ -136,7 +155,7 @@ def test_a_law_that_is_there_is_found():
 
 def test_no_number_is_lost_but_digits():
     record = made(0.123456789, dim=8, length=2)
-    found = page.run_facts(record, ["dim"], 20)
+    found = page.run_facts(record, ["dim"], 20, 20)
     assert found["set"] == [8] and found["lengths"] == [1, 2]
     numbers = dict(zip([*page.NUMBERS, "way"], found["numbers"][1]))
     assert numbers["exact"] == 0.1235 and numbers["n"] == 2000 and abs(numbers["way"] - phase.way(record)) < 1e-4
@@ -147,7 +166,8 @@ def test_what_is_no_number_becomes_null():
     record = made()
     record["curve"][3] |= {"nll": float("nan"), "loss": float("inf"), "exact": None}
     record["metrics"]["2"] |= {"nll": float("nan"), "edit": None}
-    assert "NaN" not in page.embedded(page.facts([record], "t")) and page.rounded(float("nan"), 3) is None
+    record |= {"flops": 10**400, "reason": float("inf")}
+    assert "NaN" not in page.embedded(page.known([record], "t")) and page.rounded(float("nan"), 3) is None
 
 
 def test_a_command_trains_the_run_that_it_stands_at():
@@ -183,15 +203,15 @@ def test_a_click_shows_the_cells_seeds(shown):
     records = ledger()
     browser = shown()
     browser.click("[data-place='2 0']")
-    assert text(browser, "h-cell").startswith("dim 32, length 1: 3 of 3 seeds learnt it")
+    assert text(browser, "h-cell").startswith("dim 32, length 1: 3 of 3 runs learnt it (95% interval 44 to 100%)")
     low, high = wilson(SOLVED, 2000)
     for record in records:
         if (record["config"]["dim"], record["config"]["length"]) == (32, 1):
             assert record["key"] in text(browser, "cell") and page.command(record["config"]) in browser.run(
                 "[...document.querySelectorAll('#cell code')].map(code => code.textContent)")
-    assert text(browser, "cell").count(f"(95%: {100 * low:.1f} to {100 * high:.1f})") == 3
+    assert text(browser, "cell").count(f"(95% interval {100 * low:.1f} to {100 * high:.1f})") == 3
     assert browser.run("document.querySelectorAll('#cell svg[role=img]').length") == 6
-    assert "induction, layer 2" in text(browser, "hidden")
+    assert "Induction heads, layer 2" in text(browser, "hidden")
     browser.click("[data-place='0 0']")
     assert "seed 0: timeout" in text(browser, "cell") and "so it was told" in text(browser, "cell")
 
@@ -219,33 +239,38 @@ def test_the_keyboard_alone_reaches_and_chooses_a_cell(shown):
 def test_what_follows_a_cell_is_of_its_column(shown):
     browser = shown()
     browser.click("[data-place='3 1']")
-    assert browser.run("document.querySelectorAll('#mirage circle.one').length") == 2 * 12
+    assert browser.run("document.querySelectorAll('#mirage circle.one title').length") == 2 * 12
     assert "chance 0.4%" in text(browser, "mirage") and "dim, at length 2" in browser.run(
         "document.querySelector('#mirage svg').textContent")
     assert browser.run("document.querySelectorAll('#scaling figure circle').length") == 2 * 12
     law = page.law([record for record in ledger() if record["config"]["length"] == 2], "parameters")
-    assert law["error"] > 1.5 and "No power law fits" in text(browser, "scaling")      # a jump is none, and none is drawn
+    assert law["error"] > 1.5 and "No power law is drawn" in text(browser, "scaling")      # a jump is none, and none is drawn
     assert browser.run("document.querySelectorAll('#scaling .law').length") == 0
     browser.click("[data-place='0 0']")                     # where a run took too long, and has no numbers
-    assert browser.run("document.querySelectorAll('#mirage circle.one').length") == 2 * 11
+    assert browser.run("document.querySelectorAll('#mirage circle.one title').length") == 2 * 11
 
 
 @needs_browser
 def test_a_law_that_is_there_is_drawn(shown):
-    browser = shown(lawful())
+    records = lawful()
+    for record in records:
+        record["flops"] *= record["config"]["dim"]
+    browser = shown(records)
     assert "Fitted: nll = 0.2 + 30 / parameters^0.5" in text(browser, "scaling")
     assert browser.run("document.querySelectorAll('#scaling .law').length") == 2
+    for place, size in ((1, "flops"), (2, "parameters")):       # both axes go from 1.4 times below to 1.4 times above
+        for axis, values in enumerate(([record[size] for record in records],
+                                       [record["metrics"]["1"]["nll"] for record in records])):
+            low, high = math.log(min(values) / 1.4), math.log(max(values) * 1.4)
+            found = [dot[axis] for dot in dots(browser, f"#scaling figure:nth-child({place})")]
+            assert found == pytest.approx([(math.log(value) - low) / (high - low) for value in values], abs=0.003)
 
 
 @needs_browser
 def test_a_command_is_copied_or_selected(shown):
     browser = shown()
     browser.click("#yet .run button")
-    assert browser.call("""async selector => {
-        const button = document.querySelector(selector);
-        for (let i = 0; i < 100 && button.textContent === "Copy"; i++) await new Promise(again => setTimeout(again, 10));
-        return button.textContent;
-    }""", "#yet .run button") in ("Copied", "Selected")
+    browser.wait("['Copied', 'Selected'].includes(document.querySelector('#yet .run button').textContent)")
     assert "dim 8, length 2" in browser.run("document.getElementById('yet').textContent")
     commands = browser.run("[...document.querySelectorAll('#yet code')].map(code => code.textContent)")
     assert page.command(made(dim=8, length=2, seed=0)["config"]) in commands
@@ -266,6 +291,99 @@ def test_metrics_and_axes_are_switched(shown):
     choose(browser, "rows", "FLOPs")
     choose(browser, "columns", "length tested")
     assert len(cells(browser)) >= 4 and "Verdicts are given for dim by length" in text(browser, "verdicts")
+
+
+@needs_browser
+@pytest.mark.parametrize("metric", page.NUMBERS[:5])
+def test_every_metric_is_the_ledgers(shown, metric):
+    browser, (panel,) = shown(), phase.panels(ledger())
+    browser.click(f"[value={metric}] + span")
+    for y, row in zip(panel.ys, cells(browser)):
+        for x, shown_value in zip(panel.xs, row):
+            found = filter(None, map(phase.numbers, panel.cells[y, x].records))
+            unit = 100 if metric in ("exact", "token") else 1
+            assert float(shown_value) / unit == pytest.approx(mean(r[metric] for r in found), rel=0.006, abs=0.005 * (unit > 1))
+
+
+@needs_browser
+def test_axes_that_the_issue_names_are_there_and_show_every_run(shown):
+    browser = shown()
+    names = browser.run("[...document.querySelector('[data-name=rows]').options].map(each => each.text)")
+    assert {"dim", "length", "layers", "steps", "parameters", "FLOPs", "length tested"} == set(names)
+    choose(browser, "columns", "length")
+    for name, rows in (("layers", 1), ("steps", 1), ("parameters", 5), ("FLOPs", 5)):       # of failed runs size is not known
+        choose(browser, "rows", name)
+        choose(browser, "columns", "length")
+        if name in ("layers", "steps"):
+            choose(browser, "dim", "all together")
+        assert len(cells(browser)) == rows
+        counts = browser.run("[...document.querySelectorAll('td.cell small:first-of-type')].map(each => each.textContent)")
+        assert sum(int(count.partition("/")[2] or 1) for count in counts) == 36
+
+
+@needs_browser
+def test_a_combination_without_runs_cannot_be_chosen(shown):
+    kinds = [{"layers": 1, "qk_norm": True}, {"layers": 2, "qk_norm": True}, {"layers": 2, "qk_norm": False, "seed": 1},
+             {"layers": 2, "qk_norm": False}]
+    browser = shown([made(dim=dim, length=length, **kind) for dim in (8, 16) for length in (1, 2) for kind in kinds])
+    fixed = "[...document.querySelectorAll('#controls select')].slice(2).map(menu => menu.selectedOptions[0].text)"
+    assert browser.run(fixed) == ["2", "false"]         # what most runs have
+    choose(browser, "layers", "1")
+    assert browser.run(fixed) == ["1", "true"] and cells(browser) == [["100", "100"], ["100", "100"]]
+
+
+def drawn(browser, line):
+    """The points of a line of a chart, as shares of the chart's width and height"""
+    return browser.call("""line => {
+        const numbers = path => path.getAttribute("d").match(/[0-9.]+/g).map(Number), path = document.querySelector(line);
+        const [left, top, foot, right] = numbers(path.closest("svg").querySelector(".axis")), points = numbers(path);
+        return points.flatMap((x, i) => i % 2 ? [] : [[(x - left) / (right - left), (foot - points[i + 1]) / (foot - top)]]);
+    }""", line)
+
+
+def dots(browser, figure):
+    """The same of a figure's dots"""
+    return browser.call("""figure => {
+        const axis = document.querySelector(`${figure} .axis`).getAttribute("d");
+        const [left, top, foot, right] = axis.match(/[0-9.]+/g).map(Number);
+        return [...document.querySelectorAll(`${figure} svg[role=img] circle`)].map(({cx, cy}) =>
+            [(cx.baseVal.value - left) / (right - left), (foot - cy.baseVal.value) / (foot - top)]);
+    }""", figure)
+
+
+@needs_browser
+def test_lines_are_drawn_where_the_numbers_are(shown):
+    record = made(0.8, dim=8, length=1)
+    browser, curve, tested = shown([record, made(0.5, dim=16, length=1)]), record["curve"], record["metrics"]["1"]
+    browser.click("[data-place='0 0']")
+    end = curve[-1]["step"]
+    for chart, name in (("#cell figure svg:nth-of-type(2)", "exact"), ("#hidden figure:nth-of-type(4) svg", "induction")):
+        expected = [(point["step"] / end, max(point[name][1]) if name == "induction" else point[name]) for point in curve]
+        assert sum(drawn(browser, f"{chart} path.one"), []) == pytest.approx(sum(map(list, expected), []), abs=0.003)
+    highest = 1.05 * max(point["nll"] for point in curve)
+    losses = [y for _, y in drawn(browser, "#cell figure svg:nth-of-type(1) path.one")]
+    assert losses == pytest.approx([point["nll"] / highest for point in curve], rel=0.02, abs=0.01)
+    assert [y for _, y in dots(browser, "#mirage figure:first-child")] == pytest.approx([0.8, 0.5], abs=0.003)
+    for kind, name in (("one", "exact"), ("two", "p_length")):
+        assert drawn(browser, f"#mirage svg path.{kind}")[0][1] == pytest.approx(tested[name], abs=0.003)
+
+
+@needs_browser
+def test_charts_have_their_numbers_beside_them(shown):
+    records = [made(dim=dim, length=1, seed=seed) for dim in (8, 16) for seed in (0, 1)]
+    browser = shown(records)
+    browser.click("[data-place='1 0']")
+    browser.click("#cell details summary")
+    browser.click("#scaling details summary")
+    browser.wait("document.querySelectorAll('#cell details table, #scaling details table').length === 2")
+    rows = "[...document.querySelectorAll('{} tr')].map(row => [...row.children].map(each => each.textContent))"
+    head, *curve = browser.run(rows.format("#cell details"))
+    points = next(record for record in records if record["config"]["dim"] == 16)["curve"]
+    assert [row[head.index("step")] for row in curve] == [str(point["step"]) for point in points]
+    assert [float(row[head.index("nll")]) for row in curve] == pytest.approx([point["nll"] for point in points], rel=0.006)
+    assert "previous, layer 1" in head
+    head, *column = browser.run(rows.format("#scaling details"))
+    assert len(column) == 4 and {row[head.index("run")] for row in column} == {record["key"] for record in records}
 
 
 @needs_browser
@@ -292,6 +410,55 @@ def test_the_learning_rate_is_chosen_by_validation(shown):
 
 
 @needs_browser
+def test_the_learning_rate_is_chosen_by_all_digits(shown):
+    records = [made(exact, dim=dim, lr=lr) for dim in (8, 16) for exact, lr in ((GUESSED, 0.001), (SOLVED, 0.01))]
+    for record in records:
+        record["curve"][-1] |= {"exact": 0.90004 if record["config"]["lr"] == 0.01 else 0.90001, "nll": 0.5}
+    assert cells(shown(records)) == [["100", "100"], ["100", "100"]]       # at the two lengths that they were tested on
+
+
+def older():
+    """A record from before some dials"""
+    record = made(dim=16)
+    for name in ("mixed", "options", "test_length", "positions", "position_range", "lr_floor"):
+        del record["config"][name]
+    return record
+
+
+STRANGE = {
+    "an unknown task": lambda record: record["config"].update(task="dancing"),
+    "no configuration": lambda record: record.pop("config"),
+    "no numbers": lambda record: record.pop("metrics"),
+    "a number missing": lambda record: record["metrics"]["2"].pop("chance_exact"),
+    "a list for a number": lambda record: record["config"].update(dim=[1]),
+    "a number for a list": lambda record: record.update(curve=7),
+    "a setting that is no number": lambda record: record["config"].update(dim=float("nan")),
+    "a size that is no number": lambda record: record.update(parameters="many"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_is_no_record_is_left_out_and_counted(name):
+    strange = made(dim=32)
+    STRANGE[name](strange)
+    found = page.facts([made(), strange, made(seed=1)], "t")
+    assert [len(each["runs"]) for each in found["tasks"]] == [2]
+    why = "task 'dancing' is unknown" if name == "an unknown task" else "a field is missing or of another kind"
+    assert found["left_out"] == {why: 1}
+
+
+@needs_browser
+def test_what_was_left_out_is_said_and_older_records_are_shown(shown):
+    strange = made(dim=32)
+    del strange["seconds"]
+    browser = shown([made(dim=16, positions="random"), older(), strange])
+    assert "1 record left out: a field is missing" in text(browser, "about")
+    assert "2 runs of addition" in text(browser, "about")
+    assert "n/a" in browser.run("[...document.querySelector('[data-name=mixed]').options].map(each => each.text)")
+    assert "no runs" in shown([strange]).run("document.body.innerText")
+
+
+@needs_browser
 def test_hostile_strings_stay_text(shown):
     record = made(GUESSED, dim=8, length=2)
     record["key"] = HOSTILE
@@ -304,7 +471,23 @@ def test_hostile_strings_stay_text(shown):
 
 
 @needs_browser
-def test_tasks_without_right_answers(shown):
+def test_long_strings_do_not_widen_the_page(shown):
+    records = [made(exact, dim=dim) for dim in (8, 16) for exact in (SOLVED, GUESSED)]
+    for i, record in enumerate(records):
+        record["config"]["options"], record["key"] = f"{i % 2}" + "x" * 3000, f"{i}" + "y" * 3000
+    failed = made(status="killed", dim=16)
+    failed["reason"] = "z" * 3000
+    browser = shown([*records, failed], "t" * 3000)
+    for width in (400, 1000):
+        browser.resize(width)
+        for task in ("rows", "columns"):
+            choose(browser, task, "options")
+            assert browser.run("document.documentElement.scrollWidth") == width
+
+
+@needs_browser
+def test_tasks_without_right_answers(shown, monkeypatch):
+    monkeypatch.setattr(page, "plain_command", lambda config: "")       # which takes a second for text
     def distribution(task, nll, layers, reference):
         record = made(0.0, task=task, dim=16, layers=layers, length=None)
         panel = next(iter(record["metrics"].values())) | {"nll": nll, "edit": None, "chance_exact": 0.0}
@@ -327,25 +510,42 @@ def test_a_run_alone_failed_runs_alone_and_no_run(shown):
     hollow = made()
     hollow["metrics"] = {"2": {"n": 0} | dict.fromkeys(("token", "exact", "nll", "brier", "edit", "p_length"))}
     hollow["curve"] = []
-    assert cells(shown([hollow])) == [["n/a"]]
+    browser = shown([hollow])
+    assert cells(browser) == [["n/a"]] and "Nothing of the kind was recorded" in text(browser, "hidden")
 
 
 @needs_browser
 def test_narrow_dark_and_printed(shown):
     browser = shown()
+    browser.run("document.querySelectorAll('details').forEach(each => { each.open = true; })")
     for width in (400, 320, 1000):
         browser.resize(width)
         assert browser.run("document.documentElement.scrollWidth") == width
+        assert browser.run("Math.min(...[...document.querySelectorAll('select, button, summary, .pills span, td.cell')]"
+                           ".map(each => Math.min(each.offsetWidth, each.offsetHeight)))") >= 24
     grounds = set()
     for scheme in ("light", "dark"):
         browser.prefer(color_scheme=scheme)
         grounds.add(browser.run("getComputedStyle(document.body).backgroundColor"))
         assert lowest_contrast(browser) >= 4.5
     assert len(grounds) == 2
+    browser.run("document.querySelectorAll('details').forEach(each => { each.open = false; })")
     assert browser.send("Page.printToPDF")["data"].startswith("JVBERi0")       # %PDF-
+    assert browser.run("[...document.querySelectorAll('#yet details')].every(each => each.open)")
     browser.send("Emulation.setEmulatedMedia", media="print")
     assert browser.run("getComputedStyle(document.getElementById('controls')).display") == "none"
     browser.send("Emulation.setEmulatedMedia", media="")
+
+
+@needs_browser
+def test_colours_are_told_apart_without_seeing_colours(shown):
+    browser = shown()
+    lights = browser.run("""Array.from({length: 21}, (_, i) => shade(i / 20).back.match(/[0-9]+/g)
+        .reduce((sum, c, k) => sum + c * [0.2126, 0.7152, 0.0722][k], 0))""")
+    assert lights == sorted(lights) and lights[-1] > 5 * lights[0]
+    dashes = {browser.run(f"getComputedStyle(document.querySelector('path.{kind}')).strokeDasharray")
+              for kind in ("one", "two", "three")}
+    assert len(dashes) == 3
 
 
 def lowest_contrast(browser):
@@ -358,7 +558,8 @@ def lowest_contrast(browser):
             const colour = getComputedStyle(element).backgroundColor;
             return colour.endsWith(", 0)") ? ground(element.parentElement) : colour;
         };
-        const texts = document.body.querySelectorAll("h1, h2, h3, p, th, td, small, code, li, button, text, .key span");
+        const texts = document.body.querySelectorAll(
+            "h1, h2, h3, p, th, td, small, code, li, button, select, summary, legend, text, .key span, .pills span");
         const ratios = [...texts].map(element => {
             const style = getComputedStyle(element), svg = element.tagName === "text";
             const [a, b] = [light(svg ? style.fill : style.color), light(ground(svg ? element.closest(".card") : element))];
@@ -377,6 +578,13 @@ def test_parts_have_names_for_those_who_hear_the_page(shown):
                        "each.getAttribute('aria-labelledby')).textContent)")
     assert browser.run("document.querySelector('[data-place=\"1 0\"]').ariaLabel") == \
         "dim 16, length 1: success 100 percent, 3/3, frontier"
+
+
+@needs_browser
+def test_the_browser_notices_errors_and_requests(browser, tmp_path):
+    (tmp_path / "bad.html").write_text("<img src='nowhere.png'><script>console.error('oh'); throw 1;</script>")
+    browser.open(tmp_path / "bad.html")
+    assert len(browser.errors) >= 2 and any(url.endswith("nowhere.png") for url in browser.requests)
 
 
 # ---- causes ----------------------------------------------------------------------------------------------------------
