@@ -7,9 +7,7 @@ laws and suspected causes are worked out here, once, for the default axes, so th
 import dataclasses
 import json
 import math
-import shlex
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +32,14 @@ POINTS, ALL_VALUES, ALL_LENGTHS = 20, 55_000, 3000
 FEWEST = 6                          # ... but of each so many, however many runs there are
 SIZES = 4                           # different ones, at the least, for a law
 AXES = ("dim", "length", "layers", "steps")         # an axis of one value is an axis
-OPTIONAL = ("position_range", "data")               # fields that may be None in a resolved configuration
 WRONG = (MinitronError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)      # what no records lead to
 FIELDS = [field.name for field in dataclasses.fields(Config)]
 
 
-def write(path, records, title):
-    """Write the page.      records: a list, of any tasks.  Raises MinitronError."""
+def write(path, records, title, left_out=None):
+    """Write the page.      records: sound ones, of any tasks; left_out {why others are: how many}.  Raises MinitronError."""
     template = TEMPLATE.read_text(encoding="utf-8")
-    write_atomically(path, template.replace(PLACE, embedded(facts(list(records), title)), 1).encode())
+    write_atomically(path, template.replace(PLACE, embedded(facts(records, title) | {"left_out": left_out or {}}), 1).encode())
 
 
 def embedded(data):
@@ -52,26 +49,27 @@ def embedded(data):
 
 def facts(records, title):
     """All that the page knows."""
-    try:
-        return known(records, title) | {"left_out": {}}
-    except WRONG:                           # a ledger may hold lines of older versions, and of tasks that others wrote
-        reasons = list(map(unreadable, records))
-        sound = [record for record, reason in zip(records, reasons) if reason is None]
-        return known(sound, title) | {"left_out": Counter(filter(None, reasons))}
-
-
-def known(records, title):
-    records = list(map(complete, records))
-    embedded([record["config"] for record in records])      # ValueError where a setting is no number; all else is rounded
     names = sorted({record["config"]["task"] for record in records})
     return {"title": title, "learnt": phase.LEARNT, "numbers": [*NUMBERS, "way"], "tested": TESTED,
             "tasks": [task_facts(name, [record for record in records if record["config"]["task"] == name]) for name in names]}
 
 
+def sound(records):
+    """-> those records that this version can show, complete, and {why not: how many} of the others
+
+    A ledger may hold lines of older versions, and of tasks that others wrote.
+    """
+    records = list(records)
+    reasons = list(map(unreadable, records))
+    return [complete(record) for record, reason in zip(records, reasons) if reason is None], Counter(filter(None, reasons))
+
+
 def unreadable(record):
     """Why this version cannot show a record, or None"""
     try:
-        known([record], "")
+        record = complete(record)
+        embedded(record["config"])          # ValueError where a setting is no number; all else is rounded
+        facts([record], "")
     except MinitronError as error:
         return str(error).partition(":")[0]
     except WRONG:
@@ -127,7 +125,7 @@ def run_facts(record, dials, points, most):
         "seed": config["seed"], "length": config["length"], "set": [config.get(name) for name in dials], "lengths": tested,
         "numbers": [numbers(at(record, length)) for length in tested],
         "reference": reference(record), "validation": [rounded(x, 6) for x in phase.chosen_by_validation(record)],
-        "curve": curve(thin(record["curve"], points)), "command": command(config),
+        "curve": curve(thin(record["curve"], points)), "command": phase.command(config),
         "parameters": rounded(record.get("parameters"), 9), "flops": rounded(record.get("flops"), 4),
         "steps": rounded(record.get("steps"), 9), "seconds": rounded(record["seconds"], 3),
     }
@@ -167,25 +165,6 @@ def rounded(value, digits):
         return None
     short = float(f"{value:.{digits}g}")
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
-
-
-def command(config):
-    """What trains it.  Seeds of a setting differ in their last flag alone, so that each setting is worked out once."""
-    plain = plain_command(json.dumps(config | {"seed": 0}))
-    return plain if config["seed"] == 0 else f"{plain} --seed {config['seed']}"
-
-
-@cache
-def plain_command(config):
-    """config: a dict as JSON.  Where it does not resolve here, for its data is elsewhere, say, all flags are given."""
-    config = json.loads(config)
-    known = {name: value for name, value in config.items() if value is not None or name in OPTIONAL}
-    try:
-        return phase.command(known)
-    except (MinitronError, KeyError):
-        fields = [field for field in dataclasses.fields(Config) if field.metadata["help"] is not None]
-        chosen = {field.name: known[field.name] for field in fields if known.get(field.name) not in (None, field.default)}
-        return "python train.py " + shlex.join(word for name, value in chosen.items() for word in phase.flag(name, value))
 
 
 # ---- what is judged --------------------------------------------------------------------------------------------------
@@ -243,7 +222,7 @@ def missing(where, records, learnt):
     shown = next(i for i, each in enumerate(causes) if each.name == name)
     return {"where": ", ".join(f"{dial.replace('_', ' ')} {word(value)}" for dial, value in where.items()),
             "best": rounded(max(ways), 3), "seeds": len(records), "cause": name, "agree": count,
-            "why": causes[shown].why, "turn": causes[shown].turn, "command": command(records[shown]["config"])}
+            "why": causes[shown].why, "turn": causes[shown].turn, "command": phase.command(records[shown]["config"])}
 
 
 def word(value):

@@ -1,6 +1,7 @@
 """From records to a phase diagram: which settings were swept, what each cell's seeds came to, where the frontier runs."""
 import dataclasses
 import shlex
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 import tasks
 
 from .config import Config
+from .errors import MinitronError
 from .evaluate import wilson
 from .verdict import LEARNT
 
@@ -15,6 +17,7 @@ NEAR = 0.05             # nats above the best there can be within which a distri
 ROWS = ("dim", "layers", "heads", "ffn_dim", "steps", "train_fraction", "attention", "positions", "rope_theta", "variant",
         "options")
 COLUMNS = ("length",) + ROWS
+OPTIONAL = ("position_range", "data")       # fields that may be None in a resolved configuration
 
 
 class Cell(NamedTuple):
@@ -126,12 +129,25 @@ def command(config):
 
 
 def needed(config, given=()):
-    """{field: value} from which Config resolves to this configuration: the task, the fields that are given anyway, and no more"""
+    """{field: value} from which Config resolves to this configuration: the task, the fields that are given anyway, and no more
+
+    Where it does not resolve here, for its data is elsewhere, say, or a field came after it: all that are not at their default.
+    """
+    default = {field.name: field.default for field in dataclasses.fields(Config) if field.metadata["help"] is not None}
+    there = [name for name in default if config[name] is not None or name in OPTIONAL]
     chosen = {name: config[name] for name in ("task", *given)}
-    for field in dataclasses.fields(Config):
-        if field.metadata["help"] is not None and getattr(Config(**chosen).resolve(), field.name) != config[field.name]:
-            chosen[field.name] = config[field.name]
+    try:
+        for name in there:
+            if getattr(resolved(tuple(chosen.items())), name) != config[name]:
+                chosen[name] = config[name]
+    except MinitronError:
+        chosen |= {name: config[name] for name in there if config[name] not in (None, default[name])}
     return chosen
+
+
+@cache
+def resolved(chosen):
+    return Config(**dict(chosen)).resolve()
 
 
 def commands(panel):

@@ -9,7 +9,7 @@ BLUE, ORANGE = "#0072b2", "#d55e00"         # told apart by colour-blind readers
 
 
 def draw(path, kind, records, y=None, x=None):
-    """The phase diagrams below each other; where one dial was turned, what it does to exact match and nll.  Raises MinitronError."""
+    """The phase diagrams below each other; where one dial was turned, exact match and nll over it.  Raises MinitronError."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure

@@ -191,16 +191,18 @@ def show_report(ledgers, y, x, html, **pictures):
     records, complaints = ledger.read(*ledgers)
     for complaint in complaints:
         print(f"minitron: {complaint}", file=sys.stderr)
-    if not records:
-        raise MinitronError(f"{', '.join(ledgers)}: no records: run a sweep first")
     for name in (y, x):
         if name is not None and name.replace("-", "_") not in grid.dials():
             raise MinitronError(f"{name!r} is no dial: use one of {', '.join(grid.dials())}")
     y, x = (None if name is None else name.replace("-", "_") for name in (y, x))
-    records = list(records.values())
+    records, left_out = page.sound(records.values())
+    for reason, count in left_out.items():
+        print(f"minitron: {count} records left out: {reason}", file=sys.stderr)
+    if not records:
+        raise MinitronError(f"{', '.join(ledgers)}: no record of a run that this version knows: run a sweep first")
     print("\n".join(report.lines(records, y, x, report.can_colour())))
     if html is not None:
-        page.write(html, records, ", ".join(Path(path).stem for path in ledgers))
+        page.write(html, records, ", ".join(Path(path).stem for path in ledgers), left_out)
         print(f"{html}: the same as a page, with curves")
     for kind, path in pictures.items():
         if path is not None:
