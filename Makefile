@@ -41,7 +41,8 @@ lint: .venv-test/ready          ## ruff, and the compilers' warnings as errors
 .venv-test/ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found: install one, or make PYTHON=/path/to/python3"; exit 1; }
 	rm -rf .venv-test
-	$(PYTHON) -m minitron.environment create .venv-test numpy cffi tqdm pytest pytest-xdist autograd ruff scipy matplotlib
+	$(PYTHON) -m minitron.environment create .venv-test numpy cffi tqdm pytest pytest-xdist autograd ruff scipy matplotlib \
+	  distributed playwright tomli
 	@touch $@
 
 # Findings, and what it learns, stay in build/fuzz/; `make fuzz SECONDS=600` goes on from there.
@@ -68,9 +69,17 @@ bench: engine                   ## speed: the engine's; training against PyTorch
 	$(PYTHON) bench/train.py
 	$(PYTHON) bench/where.py
 	$(PYTHON) bench/tricks.py
+	$(PYTHON) bench/sweep.py
+	$(PYTHON) bench/verdict.py
 
 gallery: engine                 ## run the experiments of docs/gallery.md that results/gallery.jsonl lacks; all of them: hours
 	$(PYTHON) results/gallery.py
+
+sweeps: engine                  ## run the sweeps of sweeps/ that their ledgers in results/ lack; all of them: an hour or two
+	for spec in sweeps/*.toml; do $(PYTHON) -m minitron sweep $$spec || exit 1; done
+
+kills: engine .venv-test/ready  ## kill sweeps, their workers and dask's a hundred times: no record may be lost or doubled; 10 minutes
+	.venv-test/bin/python tests/kills.py
 
 clean:                          ## remove what was built; models, ledgers and environments stay
 	rm -rf build run
@@ -96,4 +105,4 @@ ifneq ($(filter run lib test coverage $(LIBRARY),$(MAKECMDGOALS)),)
 include $(PROBED)
 endif
 
-.PHONY: all engine python lib test lint fuzz coverage bench gallery clean help
+.PHONY: all engine python lib test lint fuzz coverage bench gallery sweeps kills clean help

@@ -39,9 +39,8 @@ def values(name, given):
 
     Raises MinitronError.
     """
-    if isinstance(given, str):
-        given = given.split(";" if name == "options" else ",")
-    found = [value for one in (given if isinstance(given, list) else [given]) for value in some(name, one)]
+    items = given.split(";" if name == "options" else ",") if isinstance(given, str) else given
+    found = [value for one in (items if isinstance(items, list) else [items]) for value in some(name, one)]
     if not found or len(set(found)) < len(found):
         raise MinitronError(f"{flag(name)} {given!r} names no value or one twice: give each once")
     return found

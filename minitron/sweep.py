@@ -20,6 +20,7 @@ from .errors import MinitronError
 
 DONE = ("ok", "diverged")           # statuses that --retry failed leaves alone
 MINUTE, YEAR = 60, 365 * 24 * 3600
+PATIENCE = 10                       # seconds for a scheduler to answer
 
 
 def todo(cells, records, redo=False, retry=False):
@@ -133,7 +134,7 @@ def on_cluster(cells, address, jobs, timeout, model_of):
         raise MinitronError("--cluster needs dask: pip install 'minitron[cluster]'") from None
     cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None) if address == "local" else None
     try:
-        client = Client(cluster or address, timeout=10)
+        client = Client(cluster or address, timeout=PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:
         raise MinitronError(f"no dask scheduler answers at {address}: {error}") from None
     try:

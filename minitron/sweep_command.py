@@ -197,7 +197,7 @@ def show_report(ledgers, y, x, html, **pictures):
     y, x = (None if name is None else name.replace("-", "_") for name in (y, x))
     records, left_out = page.sound(records.values())
     for reason, count in left_out.items():
-        print(f"minitron: {count} records left out: {reason}", file=sys.stderr)
+        print(f"minitron: {count} record{'s' * (count > 1)} left out: {reason}", file=sys.stderr)
     if not records:
         raise MinitronError(f"{', '.join(ledgers)}: no record of a run that this version knows: run a sweep first")
     print("\n".join(report.lines(records, y, x, report.can_colour())))

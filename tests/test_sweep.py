@@ -13,7 +13,7 @@ import time
 import pytest
 from kills import below, check, records, run, start, survive, timeless
 
-from minitron import ledger
+from minitron import ledger, sweep
 from minitron.environment import ROOT
 from minitron.errors import MinitronError
 
@@ -84,27 +84,27 @@ def test_kills_lose_and_double_nothing(whole, tmp_path):
 def test_a_killed_worker_is_a_record(tmp_path):
     """... and the others go on."""
     out = tmp_path / "killed.jsonl"
-    sweep = start(out, "--steps", "3000", "--dim", "2", "--length", "1", "--seeds", "1")
-    while "to run" not in sweep.stdout.readline():
+    process = start(out, "--steps", "3000", "--dim", "2", "--length", "1", "--seeds", "1")
+    while "to run" not in process.stdout.readline():
         pass
-    while not below(sweep.pid):
+    while not below(process.pid):
         time.sleep(0.05)
-    os.kill(below(sweep.pid)[0], signal.SIGKILL)
-    said = sweep.communicate(timeout=60)[1]
+    os.kill(below(process.pid)[0], signal.SIGKILL)
+    said = process.communicate(timeout=60)[1]
     [record] = records(out)
-    assert sweep.returncode == 1 and record["status"] == "killed" and record["reason"] == "the worker ended with signal 9", said
+    assert process.returncode == 1 and record["status"] == "killed" and record["reason"] == "the worker ended with signal 9", said
     assert record["metrics"] == {} and record["curve"] == []
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path):
     out = tmp_path / "stopped.jsonl"
-    sweep = start(out, "--length", "1", "--dim", "2,64", "--steps", "20,100000", "--seeds", "1")
+    process = start(out, "--length", "1", "--dim", "2,64", "--steps", "20,100000", "--seeds", "1")
     while not keys(out):
         time.sleep(0.05)
-    started = below(sweep.pid)
-    sweep.send_signal(signal.SIGINT)
-    said = sweep.communicate(timeout=30)[1]
-    assert sweep.returncode == 130 and "Traceback" not in said and f"{out} has what was finished" in said.splitlines()[-1]
+    started = below(process.pid)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130 and "Traceback" not in said and f"{out} has what was finished" in said.splitlines()[-1]
     assert keys(out) and not set(started) & set(below(1)), "no worker stays behind"
 
 
@@ -151,3 +151,26 @@ def test_two_sweeps_do_not_share_a_ledger(whole, tmp_path):
     assert code == 0, said
     with pytest.raises(MinitronError, match="cannot be written"), ledger.claimed(tmp_path):
         pass
+
+
+# ---- dask ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_on_dask(whole, tmp_path):
+    pytest.importorskip("distributed")
+    out = tmp_path / "dask.jsonl"
+    code, said = run(out, "--cluster", "local")
+    assert code == 0 and keys(out) == keys(whole) and timeless(records(out)) == timeless(records(whole)), said
+
+
+def test_no_scheduler_is_one_line(monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(sweep, "PATIENCE", 0.2)
+    with pytest.raises(MinitronError, match="no dask scheduler answers at tcp://127.0.0.1:9"):
+        next(sweep.on_cluster([], "tcp://127.0.0.1:9", 1, None, None))
+
+
+def test_dask_is_asked_for_by_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    with pytest.raises(MinitronError, match="pip install"):
+        next(sweep.on_cluster([], "local", 1, None, None))
