@@ -129,15 +129,15 @@ EXPERIMENTS = {
         ("--length 2", "--length 2 --weight-decay 1", "--length 3"), "exact match", SEEDS[:2]),
     "groups": Experiment(
         "--task groups --dim 64 --layers 2 --steps 4000",
-        ("--variant z60 --length 8", "--variant a5 --length 4", "--variant a5 --length 8", "--variant s5 --length 4"),
+        ("--variant z60 --length 8", "--variant a5 --length 2", "--variant a5 --length 4", "--variant a5 --length 8", "--variant s5 --length 4"),
         "exact match", SEEDS[:2]),
     "khop": Experiment(
         "--task khop --dim 64 --steps 6000", ("--layers 1", "--layers 2", "--layers 3", "--layers 4"), "token accuracy by kind",
         SEEDS[:2]),
     "length": Experiment(
-        "--task addition --variant reversed --length 6 --test-length 12 --dim 64 --steps 3000",
+        "--task addition --variant reversed --length 4 --test-length 8 --dim 64 --steps 6000",
         ("--positions plain", "--rope-theta 0", "--positions random", "--positions coupled"),
-        "exact match by length, from the longest trained on"),
+        "exact match by length, from the longest trained on", SEEDS[:2]),
     "width": Experiment(
         f"--task addition --variant reversed --length 10 --no-mixed --steps 12000 --eval-every 500 {WIDTH}",
         tuple(f"--dim {dim}" for dim in (3, 4, 5, 6, 7, 8, 10, 12, 16)), "exact match",
