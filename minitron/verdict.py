@@ -67,6 +67,8 @@ def rule(exact, nll):
         return "unclear", None, 0.0
     if not learnt.any():
         return "not yet", None, 0.0
+    if not ended.any():
+        return "unclear", None, 0.0
     # A run that diverged or was stopped has not learnt it, but that is no luck: it takes no part from here on.
     failed = (exact < FAILED) & ended
     left = np.flatnonzero(ended.any(axis=1))

@@ -298,8 +298,8 @@ def test_divergence_on_the_command_line_is_one_line_and_status_2(tmp_path):
 
 def test_record_is_complete(undisturbed):
     _, record = undisturbed
-    assert list(record) == ["key", "version", "status", "config", "metrics", "curve", "reached", "steps", "parameters", "flops",
-                            "tokens", "seconds", "scored_by", "seed", "commit", "python", "numpy", "blas", "threads"]
+    assert list(record) == ["key", "version", "status", "config", "seed", "metrics", "curve", "reached", "steps", "parameters",
+                            "flops", "tokens", "seconds", "scored_by", "threads", "commit", "python", "numpy", "blas"]
     config = TINY.resolve()
     assert record["status"] == "ok" and record["steps"] == 20 and record["tokens"] == 20 * 16 * 6      # 6: "1+2=03"
     assert record["config"] == dataclasses.asdict(config) and record["key"] == config.key(tasks.load(config))

@@ -57,6 +57,7 @@ BY_HAND = {
     "one setting alone": ([1], None, "always", None),
     "one setting alone, not learnt": ([0], None, "not yet", None),
     "one setting alone, seeds disagree": ([(0, 1, 1)], None, "unclear", None),
+    "learnt, and no nll": ([0, 1, 1, 1], [NAN] * 4, "unclear", None),
     "exact match below chance": ([-0.1, -0.02, -0.05, 0], None, "not yet", None),
     "all diverged": ([0, 0], [NAN, NAN], "not yet", None),
     "no run": ([NAN, NAN], [NAN, NAN], "unclear", None),
