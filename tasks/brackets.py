@@ -7,7 +7,7 @@ that would close the innermost open one: the top of a stack.
 
 Length: brackets of the row.  Options: kinds of brackets; depth, the deepest nesting.
 Source: Yao et al. 2021, arXiv:2105.11115.
-Expect: not yet measured in a sweep.
+Expect: at dim 32 one layer has 16% of the rows right, two layers 98% (docs/gallery.md).
 """
 import numpy as np
 

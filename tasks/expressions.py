@@ -8,7 +8,7 @@ and so are all shapes of tree.  The chain has the same operators and no tree.
 
 Length: operands; an expression has 2 * length - 1 tokens.
 Source: Deletang et al. 2023, arXiv:2207.02098 (modular arithmetic, with and without brackets).
-Expect: not yet measured in a sweep.
+Expect: at dim 64 chains of four are learnt by one seed of two, of eight not; trees of three to 68% (docs/gallery.md).
 """
 import numpy as np
 

@@ -9,7 +9,7 @@ depth needed grows as log2(k).
 
 Length: letters of the row.  Options: hops, the largest k, of which each row draws its own; letters of the alphabet.
 Source: Sanford et al. 2024, arXiv:2402.09268.
-Expect: not yet measured in a sweep.
+Expect: at dim 64 one layer follows one hop (94%), two layers three (97%), three layers four (docs/gallery.md).
 """
 import numpy as np
 

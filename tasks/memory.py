@@ -9,7 +9,7 @@ model that may also choose the vectors can hold more.
 
 Length: facts.  Option: world names the hidden table.
 Source: arXiv:2605.10795 for the capacity of a linear associative memory.
-Expect: not yet measured in a sweep.
+Expect: of 1,024 facts dim 2 holds 6%, dim 3 71%, dim 4 all (docs/gallery.md).
 """
 import numpy as np
 

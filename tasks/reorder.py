@@ -7,7 +7,7 @@ Every answer token stands somewhere in the problem; what is to be learnt is wher
 
 Length: letters of the string.
 Source: Deletang et al. 2023, arXiv:2207.02098.
-Expect: not yet measured in a sweep.
+Expect: twelve letters at dim 64; with coupled ids eighteen, too, at 93% or more (docs/gallery.md).
 """
 import numpy as np
 

@@ -8,7 +8,7 @@ after about n^k steps, while the weights have been moving all along.
 
 Length: n, the number of bits.  Options: k of them count; world names the hidden choice.
 Source: Barak et al. 2022, arXiv:2207.08799.
-Expect: not yet measured in a sweep.
+Expect: pairs of 12 and of 20 bits and triples of 12 are found, triples of 20 not yet (docs/gallery.md).
 """
 import numpy as np
 
