@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from minitron import grid, ledger, report, sweep_command
 from minitron.environment import ROOT
 
 
@@ -51,3 +52,23 @@ def test_the_documentation_quotes_the_tables(gallery):
         assert "\n".join(gallery.table(name, experiment, records)) in text, name
         if experiment.curve:
             assert "\n".join(gallery.curve(experiment, records)) in text, name
+
+
+@pytest.mark.parametrize("spec", sorted((ROOT / "sweeps").glob("*.toml")), ids=lambda spec: spec.stem)
+def test_the_documentation_quotes_the_report_of_each_sweep(spec):
+    """... all of whose cells are in its ledger, and none beside them."""
+    turned, _ = sweep_command.axes(str(spec), {}, None)
+    path = ROOT / "results" / f"{spec.stem}.jsonl"
+    records, complaints = ledger.read(path)
+    assert set(records) == {key for key, _ in grid.cells(turned)} and not complaints
+    assert len(path.read_text().splitlines()) == len(records)
+    text = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    assert "\n".join(report.lines(records.values())).rstrip() in text
+
+
+def test_the_documentation_quotes_the_scaling_laws():
+    spec = importlib.util.spec_from_file_location("results_scaling", ROOT / "results" / "scaling.py")
+    scaling = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(scaling)
+    laws = {(task, size): scaling.law(ROOT / path, size) for task, path in scaling.LEDGERS.items() for size in scaling.SIZES}
+    assert "\n".join(scaling.table(laws)) in (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")

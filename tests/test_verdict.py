@@ -192,27 +192,10 @@ def test_the_documentation_quotes_the_tables():
     assert command == "python bench/verdict.py" and command in DOCS and text.strip() in DOCS
 
 
-# ---- real sweeps -----------------------------------------------------------------------------------------------------
-
-
 def sentences(records):
     for panel in phase.panels(records):
         for x in panel.xs:
             yield f"{', '.join(map(str, panel.ys))}: {report.sentence(panel, x)}"
-
-
-@pytest.mark.parametrize("name", ["width", "stories"])
-def test_the_documentation_quotes_verdicts_on_the_gallery(name):
-    gallery = load("results", "gallery")
-    keys = {key for *_, key in gallery.runs_of(gallery.EXPERIMENTS[name])}
-    found, = sentences([r for r in gallery.read(ROOT / "results" / "gallery.jsonl").values() if r["key"] in keys])
-    assert found in DOCS
-
-
-def test_the_documentation_quotes_the_verdict_on_the_readmes_runs():
-    records = [json.loads(line) for line in (ROOT / "results" / "first.jsonl").read_text().splitlines()]
-    found, = sentences([r for r in records if r["config"]["task"] == "addition" and r["config"]["test_length"] == 3])
-    assert found in DOCS
 
 
 def test_there_is_no_verdict_along_names():
