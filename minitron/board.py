@@ -10,10 +10,10 @@ from . import phase, report
 
 
 class Board:
-    """costs {key: seconds that its cell should take}; records: those that are there already; jobs: cells at a time"""
+    """costs {key: seconds that its cell should take}; records: those that are there already"""
 
-    def __init__(self, costs, records, jobs):
-        self.costs, self.records, self.jobs = costs, list(records), jobs
+    def __init__(self, costs, records):
+        self.costs, self.records = costs, list(records)
         self.live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.began, self.spent, self.cells, self.drawn = time.monotonic(), 0.0, 0, 0
         if self.live and costs:

@@ -155,6 +155,8 @@ def on_cluster(cells, address, jobs, timeout, model_of):
                 yield future.result()
             except KilledWorker as error:
                 yield record.failed(futures[future], "killed", str(error), 0.0)
+            except Exception as error:          # dask's workers have no minitron, say, or the scheduler is gone
+                raise MinitronError(f"dask could not run a cell: {type(error).__name__}: {error}") from error
     finally:
         client.close()
         if cluster is not None:

@@ -7,6 +7,7 @@
 import argparse
 import dataclasses
 import re
+import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -191,8 +192,9 @@ def run_sweep(flags):
 
 
 def run_cells(todo, costs, there, out, flags, timeout):
-    board = Board(costs, there, flags["jobs"])
+    board = Board(costs, there)
     try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)       # as Ctrl-C: batch systems send it
         counts = sweep.run(todo, out, board, flags["jobs"], timeout, flags["models"], flags["cluster"])
     except KeyboardInterrupt:
         print(f"minitron: stopped; {out} has what was finished, and the same command goes on from there", file=sys.stderr)

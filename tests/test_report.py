@@ -129,7 +129,7 @@ def test_no_line_of_the_board_is_wider_than_the_window(monkeypatch, capsys, colu
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(board.shutil, "get_terminal_size", lambda: (columns, rows))
     there = ledger()[:4]
-    shown = board.Board({record["key"]: 1.0 for record in there}, [], 1)
+    shown = board.Board({record["key"]: 1.0 for record in there}, [])
     for record in there:
         shown.ended(record)
     drawn = [re.sub(r"\x1b\[\d*[A-Z]", "", line) for line in capsys.readouterr().err.splitlines()]
@@ -139,7 +139,7 @@ def test_no_line_of_the_board_is_wider_than_the_window(monkeypatch, capsys, colu
 def test_a_dumb_terminal_gets_lines(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
-    board.Board({"x": 1.0}, [], 1).ended(made() | {"key": "x"})
+    board.Board({"x": 1.0}, []).ended(made() | {"key": "x"})
     assert "\x1b" not in (said := capsys.readouterr().err) and "x ok 99% of the way" in said
 
 

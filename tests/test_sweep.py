@@ -98,13 +98,14 @@ def test_a_killed_worker_is_a_record(tmp_path):
     assert record["metrics"] == {} and record["curve"] == []
 
 
-def test_ctrl_c_keeps_what_is_finished(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_is_finished(tmp_path, number):
     out = tmp_path / "stopped.jsonl"
     process = start(out, "--length", "1", "--dim", "2,64", "--steps", "20,100000", "--seeds", "1")
     while not keys(out):
         time.sleep(0.05)
     started = below(process.pid)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said = process.communicate(timeout=30)[1]
     assert process.returncode == 130 and "Traceback" not in said and f"{out} has what was finished" in said.splitlines()[-1]
     assert keys(out) and not set(started) & set(below(1)), "no worker stays behind"
@@ -207,6 +208,14 @@ def test_the_same_on_dask(whole, tmp_path):
     out = tmp_path / "dask.jsonl"
     code, said = run(out, "--cluster", "local")
     assert code == 0 and keys(out) == keys(whole) and timeless(records(out)) == timeless(records(whole)), said
+
+
+def test_a_worker_of_dask_that_cannot_run_a_cell_is_one_line(monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(sweep, "run_one", lambda *arguments: 1 / 0)
+    cells = [("x", Config(dim=2, length=1).resolve())]
+    with pytest.raises(MinitronError, match="dask could not run a cell: ZeroDivisionError"):
+        list(sweep.on_cluster(cells, "local", 1, None, lambda key: None))
 
 
 def test_no_scheduler_is_one_line(monkeypatch):
