@@ -62,7 +62,8 @@ def curves(axis, panel):
     for where, values, colour, name, shape in ((axis, exact, BLUE, "exact match, of the way from chance", "o"),
                                                (right, nll, ORANGE, "nll, nats a token", "s")):
         where.plot(places, values, shape, color=colour, markersize=4, alpha=0.6)
-        where.plot(places, np.nanmean(values, axis=1), color=colour, linestyle="-" if shape == "o" else "--")
+        means = [np.mean(row[~np.isnan(row)]) if not np.isnan(row).all() else np.nan for row in values]
+        where.plot(places, means, color=colour, linestyle="-" if shape == "o" else "--")
         where.set_ylabel(name, color=colour)
     axis.set_ylim(-0.03, 1.03)
     right.set_ylim(bottom=0)

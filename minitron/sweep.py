@@ -141,7 +141,7 @@ def on_cluster(cells, address, jobs, timeout, model_of):
     try:
         from dask.distributed import Client, KilledWorker, LocalCluster, as_completed
     except ImportError:
-        raise MinitronError("--cluster needs dask: pip install 'minitron[cluster]'") from None
+        raise MinitronError("--cluster needs dask: pip install distributed") from None
     cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None) if address == "local" else None
     try:
         client = Client(cluster or address, timeout=PATIENCE)
@@ -156,7 +156,8 @@ def on_cluster(cells, address, jobs, timeout, model_of):
             except KilledWorker as error:
                 yield record.failed(futures[future], "killed", str(error), 0.0)
             except Exception as error:          # dask's workers have no minitron, say, or the scheduler is gone
-                raise MinitronError(f"dask could not run a cell: {type(error).__name__}: {error}") from error
+                reason = " ".join(str(error).split())
+                raise MinitronError(f"dask could not run a cell: {type(error).__name__}: {reason}") from error
     finally:
         client.close()
         if cluster is not None:

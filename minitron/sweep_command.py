@@ -82,6 +82,10 @@ def read_spec(path):
 def axes(what, flags, seeds):
     """-> {name: values} of what is turned and what is set, and the spec file's other lines"""
     spec = read_spec(what) if what.endswith(".toml") else {"task": what}
+    if seeds is not None:
+        if "seed" in flags:
+            raise MinitronError(f"--seeds {seeds} and --seed {flags['seed']} say both which seeds: give one of them")
+        spec.pop("seed", None)
     spec |= flags
     if "task" not in spec:
         raise MinitronError(f"spec {what} names no task: give it a line such as task = \"addition\"")
@@ -126,20 +130,18 @@ def within(cells, costs, jobs, budget):
     return fitting, [cell for cell in cells if cell[0] not in there]
 
 
-def plan(flags, turned, out):
-    """turned: {dial: values}; out: the ledger -> cells to run [(key, Config)], {key: seconds that each should take}, records that
-    are there.  Says what it found.  Raises MinitronError.
+def plan(flags, cells, budget, out):
+    """cells [(key, Config)]; budget: seconds, or None; out: the ledger -> cells to run, {key: seconds that each should take},
+    records that are there.  Says what it found.  Raises MinitronError.
     """
-    cells = grid.cells(turned)
-    cells = cells if flags["shard"] is None else take_shard(cells, flags["shard"])
     # What is no file, a pipe or a device, is only written: nothing can be read back, or no end of it.
     records = usable(out, {key for key, _ in cells}) if Path(out).is_file() else {}
     todo = sweep.todo(cells, records, flags["redo"], flags["retry"] == "failed")
     print(f"{len(cells)} cells, {len(records)} of them in {out}")
     costs = estimated(todo)
-    if flags["budget"] is not None:
+    if budget is not None:
         all_of_them = together(costs, flags["jobs"])
-        todo, left_out = within(todo, costs, flags["jobs"], seconds("budget", flags["budget"]))
+        todo, left_out = within(todo, costs, flags["jobs"], budget)
         if left_out:
             print(f"{len(left_out)} do not fit into {flags['budget']}; all would take about {clock(all_of_them)}")
     costs = {key: costs[key] for key, _ in todo}
@@ -177,13 +179,15 @@ def estimated(cells):
 def run_sweep(flags):
     if flags["jobs"] < 1:
         raise MinitronError(f"--jobs {flags['jobs']} is out of range: use 1 or more")
-    timeout = None if flags["timeout"] is None else seconds("timeout", flags["timeout"])
+    timeout, budget = (None if flags[name] is None else seconds(name, flags[name]) for name in ("timeout", "budget"))
     if flags["models"] is not None and not Path(flags["models"]).is_dir():
         raise MinitronError(f"{flags['models']!r} is no directory: make it, or give --models another place")
     turned, spec = axes(flags["what"], {name: flags[name] for name in grid.dials() if name in flags}, flags["seeds"])
     out = flags["out"] or spec.get("out") or f"results/{turned['task'][0]}.jsonl"
+    cells = grid.cells(turned)
+    cells = cells if flags["shard"] is None else take_shard(cells, flags["shard"])
     with nullcontext() if flags["list"] else ledger.claimed(out):
-        todo, costs, there = plan(flags, turned, out)
+        todo, costs, there = plan(flags, cells, budget, out)
         if not flags["list"]:
             return run_cells(todo, costs, there, out, flags, timeout)
     for key, config in todo:
