@@ -1,14 +1,13 @@
-"""python -m minitron.cell: a worker of a sweep.
+"""python -m minitron.cell PID DIRECTORY: a worker of the sweep with that process id, which runs in that directory.
 
-A line of JSON comes in, {"config": ..., "model": path or null}, and its record goes out as another, until the input ends; or
-{"time": config}, and what a training step takes goes out.  One cell after the other in one process: starting Python anew for each
-would cost a tenth of a cell of five seconds.
+A line of JSON comes in, {"config": ..., "folder": to work in, "model": path or null}, and its record goes out as another, until
+the input ends; or {"time": config}, and what a training step takes goes out.  One cell after the other in one process: starting
+Python anew for each would cost a tenth of a cell of five seconds.
 """
 import dataclasses
 import json
 import os
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -21,16 +20,20 @@ from train import Diverged, train
 
 from . import grid
 from .config import Config
+from .files import write_atomically
 from .interrupt import Interrupted
 
 
-def run(config, model=None):
+def run(config, folder, model):
     """Train and measure one cell on one thread -> its record.      config: a resolved one, as a dict; model: where to keep it"""
-    with tempfile.TemporaryDirectory(prefix="minitron-") as folder:
-        try:
-            return train(unresolved(config), model or Path(folder) / "model.bin", quiet=True, threads=1)
-        except Diverged as diverged:
-            return diverged.record
+    trained = Path(folder) / "model.bin"
+    try:
+        record = train(unresolved(config), trained, quiet=True, threads=1)
+    except Diverged as diverged:
+        return diverged.record
+    if model is not None:
+        write_atomically(model, trained.read_bytes())       # only now, so that a cell that fails leaves nothing there
+    return record
 
 
 def unresolved(config):
@@ -44,10 +47,8 @@ def answer_to(question):
     return run(**question)
 
 
-def leave_with_parent():
-    """A sweep that was killed is nobody's to train for."""
-    parent = os.getppid()
-
+def leave_with(parent):
+    """A sweep that was killed is nobody's to train for.      parent: its process id; it may be gone already"""
     def watch():
         while os.getppid() == parent:
             time.sleep(1)
@@ -56,8 +57,9 @@ def leave_with_parent():
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main():
-    leave_with_parent()
+def main(parent, directory):
+    leave_with(int(parent))
+    os.chdir(directory)         # where a relative --data is
     answers, sys.stdout = sys.stdout, sys.stderr            # nothing but records goes out
     for line in sys.stdin:
         try:
@@ -73,4 +75,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

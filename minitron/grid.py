@@ -7,6 +7,7 @@ import statistics
 import time
 import types
 import typing
+from functools import cache
 
 import numpy as np
 
@@ -95,9 +96,14 @@ def longest_batch(config):
 
 
 def run_flops(config):
-    """FLOPs of a run that uses all its steps, each with the longest rows"""
+    """FLOPs of a run that uses all its steps, each with the longest rows, whatever its seed"""
+    return config.steps * step_flops(dataclasses.replace(config, seed=0))
+
+
+@cache
+def step_flops(config):
     inputs, targets, _ = longest_batch(config)
-    return config.steps * train_flops(config, inputs, targets)
+    return train_flops(config, inputs, targets)
 
 
 def step_seconds(config):
@@ -118,7 +124,7 @@ def estimate(configs, measured):
 
     measured: config -> seconds a step, or None where they cannot be had: such a cell counts as the next smaller one.
     """
-    flops = np.array([run_flops(config) / config.steps for config in configs])
+    flops = np.array([step_flops(dataclasses.replace(config, seed=0)) for config in configs])
     _, different = np.unique(flops, return_index=True)
     tried = {int(different[round(i * (len(different) - 1) / (TRIED - 1))]) for i in range(TRIED)}
     known = sorted((flops[i], seconds) for i in tried if (seconds := measured(configs[i])) is not None)

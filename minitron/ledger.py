@@ -42,7 +42,7 @@ def claimed(path):
     try:
         file = open(path, "ab")
     except OSError as error:
-        raise MinitronError(f"ledger {path} cannot be written: {error.strerror}") from None
+        raise MinitronError(f"ledger {path} cannot be written: {error.strerror}: give --out another place") from None
     with file:
         if fcntl is not None and file.seekable():
             try:

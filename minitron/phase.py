@@ -24,7 +24,7 @@ class Cell(NamedTuple):
     """The runs of one setting, all seeds."""
 
     records: list           # of the learning rate that the validation problems chose
-    searched: dict          # learning rate -> mean share of the way that its runs came, on the test
+    searched: dict          # learning rate -> mean share of the way that its runs came, on the test; empty where there is one
 
     def learnt(self):
         return [x >= LEARNT for x in map(way, self.records) if x is not None]
@@ -68,9 +68,13 @@ def way(record):
 
 
 def chosen_by_validation(record):
-    """What a learning rate is chosen by: exact match on the held-out problems that are not the test, then their nll"""
-    last = record["curve"][-1] if record["curve"] else {"exact": None, "nll": None}
-    return (last["exact"] or 0.0, -(np.inf if last["nll"] is None else last["nll"]))
+    """What a learning rate is chosen by: exact match on the held-out problems that are not the test, then their nll
+
+    By nll alone where that is what is learnt.  A run that has not come to its end is the worst, however well it did before.
+    """
+    last = record["curve"][-1] if record["status"] == "ok" and record["curve"] else {"exact": None, "nll": None}
+    exact = last["exact"] or 0.0 if tasks.module(record["config"]["task"]).EXACT else 0.0
+    return exact, -(np.inf if last["nll"] is None else last["nll"])
 
 
 def varying(records):

@@ -1,8 +1,11 @@
 """Phase diagrams as a picture (PNG, SVG), by matplotlib, which is an optional extra: pip install matplotlib."""
+from io import BytesIO
+
 import numpy as np
 
 from . import phase, report
 from .errors import MinitronError
+from .files import write_atomically
 
 PICTURES = ("png", "svg")
 BLUE, ORANGE = "#0072b2", "#d55e00"         # told apart by colour-blind readers too
@@ -24,11 +27,10 @@ def draw(path, kind, records, y=None, x=None):
         fixed = "".join(f", {name.replace('_', '-')} {value}" for name, value in panel.fixed.items())
         axis.set_title(task + fixed, fontsize=10, loc="left")
         (heat_map if two_dials(panel) else curves)(axis, panel)
-    try:
-        with rc_context({"svg.hashsalt": "minitron"}):          # so that the same ledger gives the same file
-            figure.savefig(path, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    except (OSError, ValueError) as error:
-        raise MinitronError(f"picture {path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    drawn = BytesIO()
+    with rc_context({"svg.hashsalt": "minitron"}):          # so that the same ledger gives the same file
+        figure.savefig(drawn, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    write_atomically(path, drawn.getvalue())
 
 
 def two_dials(panel):
@@ -60,7 +62,8 @@ def curves(axis, panel):
     for where, values, colour, name, shape in ((axis, exact, BLUE, "exact match, of the way from chance", "o"),
                                                (right, nll, ORANGE, "nll, nats a token", "s")):
         where.plot(places, values, shape, color=colour, markersize=4, alpha=0.6)
-        where.plot(places, np.nanmean(values, axis=1), color=colour, linestyle="-" if shape == "o" else "--")
+        means = [np.mean(row[~np.isnan(row)]) if not np.isnan(row).all() else np.nan for row in values]
+        where.plot(places, means, color=colour, linestyle="-" if shape == "o" else "--")
         where.set_ylabel(name, color=colour)
     axis.set_ylim(-0.03, 1.03)
     right.set_ylim(bottom=0)

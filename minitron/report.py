@@ -53,8 +53,27 @@ def judgement(panel):
     for x in panel.xs if ordered(panel) else ():
         at = "" if panel.x is None else f"{panel.x.replace('_', '-')} {x}: "
         yield f"  {at}{sentence(panel, x)}"
+    yield from rates(panel)
     yield "  any cell again:" if len(ways := phase.commands(panel)) == 1 else "  cells again:"
     yield from (f"    {command}" for command in ways)
+
+
+def rates(panel):
+    """Which of several learning rates each cell shows, and how far apart they are: a diagram of its own, nothing for one rate"""
+    if not any(cell.searched for cell in panel.cells.values()):
+        return
+    yield "  lr that the held-out problems chose; in brackets, of the searched ones the least and the most percent of the way:"
+    texts = {place: rate(cell) for place, cell in panel.cells.items()}
+    left, width = 2 + max(len(str(y)) for y in panel.ys), 2 + max(len(str(text)) for text in [*texts.values(), *panel.xs])
+    if panel.x is not None:
+        yield " " * left + "".join(f"{x!s:>{width}}" for x in panel.xs)
+    for y in panel.ys:
+        yield f"{y!s:>{left}}" + "".join(f"{texts.get((y, x), ''):>{width}}" for x in panel.xs)
+
+
+def rate(cell):
+    text, ways = f"{cell.records[0]['config']['lr']:g}", [100 * max(came, 0) for came in cell.searched.values()]
+    return f"{text} ({min(ways):.0f}-{max(ways):.0f})" if ways else text
 
 
 def shown(cell, width, colour):

@@ -7,8 +7,10 @@ of their own, so that one that dies takes nothing with it but its cell, which be
 import contextlib
 import dataclasses
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -40,7 +42,9 @@ class Worker:
     def run(self, config, model, timeout):
         """One cell -> its record, or one that says how it failed.      timeout: seconds, None for no limit"""
         started = time.monotonic()
-        answer = self.ask({"config": dataclasses.asdict(config), "model": model}, timeout)
+        # It works in a folder of this process's, which is there to delete it however the other ends.
+        with tempfile.TemporaryDirectory(prefix="minitron-", ignore_cleanup_errors=True) as folder:
+            answer = self.ask({"config": dataclasses.asdict(config), "folder": folder, "model": model}, timeout)
         if "failed" not in answer:
             return answer
         status = "timeout" if answer.get("late") else "killed"
@@ -53,8 +57,9 @@ class Worker:
     def ask(self, question, timeout):
         """A line of JSON to the process and one back -> it, or {"failed": why}, "late" where that was the timeout (seconds)."""
         if self.process is None:
-            self.process = subprocess.Popen([sys.executable, "-m", "minitron.cell"], cwd=ROOT, text=True,
-                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+            command = [sys.executable, "-m", "minitron.cell", str(os.getpid()), os.getcwd()]
+            self.process = subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                            start_new_session=True)
         late = threading.Event()
         alarm = threading.Timer(timeout or YEAR, lambda: (late.set(), self.kill()))
         alarm.daemon = True
@@ -67,6 +72,10 @@ class Worker:
             line = ""
         finally:
             alarm.cancel()
+            alarm.join()            # one that goes off right now must not hit the next cell
+        if line.endswith("\n") and late.is_set():
+            self.process.wait()
+            self.process = None
         if line.endswith("\n"):
             return json.loads(line)
         code, self.process = self.process.wait(), None
@@ -75,8 +84,9 @@ class Worker:
         return {"failed": f"the worker ended with {'signal ' + str(-code) if code < 0 else code}"}
 
     def kill(self):
-        if self.process is not None:
-            self.process.kill()
+        process = self.process          # which the thread that asks may set to None meanwhile
+        if process is not None:
+            process.kill()
 
     def close(self):
         if self.process is not None:
@@ -116,10 +126,10 @@ def on_this_machine(cells, jobs, timeout, model_of):
                 queue.get_nowait()
             except Empty:
                 break
-        for worker in workers:
-            worker.kill()
-        for thread in threads:
-            thread.join(MINUTE)
+        while any(thread.is_alive() for thread in threads):     # again and again: one may be starting its process just now
+            for worker in workers:
+                worker.kill()
+            threads[-1].join(0.05)
 
 
 def on_cluster(cells, address, jobs, timeout, model_of):
@@ -131,7 +141,7 @@ def on_cluster(cells, address, jobs, timeout, model_of):
     try:
         from dask.distributed import Client, KilledWorker, LocalCluster, as_completed
     except ImportError:
-        raise MinitronError("--cluster needs dask: pip install 'minitron[cluster]'") from None
+        raise MinitronError("--cluster needs dask: pip install distributed") from None
     cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None) if address == "local" else None
     try:
         client = Client(cluster or address, timeout=PATIENCE)
@@ -145,6 +155,9 @@ def on_cluster(cells, address, jobs, timeout, model_of):
                 yield future.result()
             except KilledWorker as error:
                 yield record.failed(futures[future], "killed", str(error), 0.0)
+            except Exception as error:          # dask's workers have no minitron, say, or the scheduler is gone
+                reason = " ".join(str(error).split())
+                raise MinitronError(f"dask could not run a cell: {type(error).__name__}: {reason}") from error
     finally:
         client.close()
         if cluster is not None:

@@ -7,6 +7,7 @@
 import argparse
 import dataclasses
 import re
+import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -73,18 +74,24 @@ def read_spec(path):
     for name in spec:
         if name not in known:
             raise MinitronError(f"spec {path}: {name!r} is unknown: use {', '.join(sorted(known))}")
+    if not isinstance(spec.get("out", ""), str):
+        raise MinitronError(f"spec {path}: out {spec['out']!r} is not the name of a file: write it in quotes")
     return spec
 
 
 def axes(what, flags, seeds):
     """-> {name: values} of what is turned and what is set, and the spec file's other lines"""
     spec = read_spec(what) if what.endswith(".toml") else {"task": what}
+    if seeds is not None:
+        if "seed" in flags:
+            raise MinitronError(f"--seeds {seeds} and --seed {flags['seed']} say both which seeds: give one of them")
+        spec.pop("seed", None)
     spec |= flags
     if "task" not in spec:
         raise MinitronError(f"spec {what} names no task: give it a line such as task = \"addition\"")
     tasks.module(str(spec["task"]))
     seeds = seeds if seeds is not None else spec.get("seeds", 3)
-    if not isinstance(seeds, int) or not 1 <= seeds <= 10_000:
+    if type(seeds) is not int or not 1 <= seeds <= 10_000:          # True is an int
         raise MinitronError(f"--seeds {seeds!r} is out of range: use 1 to 10000")
     found = {name: grid.values(name, value) for name, value in spec.items() if name not in SPEC}
     return {"task": found.pop("task")} | found | ({} if "seed" in found else {"seed": list(range(seeds))}), spec
@@ -93,9 +100,10 @@ def axes(what, flags, seeds):
 def seconds(name, text):
     """"90s", "10m", "2h" -> seconds"""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not match or float(match[1]) == 0:
-        raise MinitronError(f"--{name} {text!r} is no time: use a number with s, m or h, such as 10m")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    found = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0
+    if not 0 < found <= sweep.YEAR:
+        raise MinitronError(f"--{name} {text!r} is no time up to a year: use a number with s, m or h, such as 10m")
+    return found
 
 
 def clock(value):
@@ -111,39 +119,50 @@ def take_shard(cells, text):
 
 
 def within(cells, costs, jobs, budget):
-    """The cheapest cells that fit into a budget, and the others"""
+    """The cheapest cells that fit into a budget, each by itself and all together, and the others"""
     fitting, total = [], 0.0
     for cell in sorted(cells, key=lambda cell: costs[cell[0]]):
-        if total + costs[cell[0]] <= budget * jobs:
+        cost = costs[cell[0]]
+        if cost <= budget and total + cost <= budget * jobs:
             fitting.append(cell)
-            total += costs[cell[0]]
-    return fitting, [cell for cell in cells if cell not in fitting]
+            total += cost
+    there = {key for key, _ in fitting}
+    return fitting, [cell for cell in cells if cell[0] not in there]
 
 
-def plan(flags, turned, out):
-    """turned: {dial: values}; out: the ledger -> cells to run [(key, Config)], {key: seconds that each should take}, records that
-    are there.  Says what it found.  Raises MinitronError.
+def plan(flags, cells, budget, out):
+    """cells [(key, Config)]; budget: seconds, or None; out: the ledger -> cells to run, {key: seconds that each should take},
+    records that are there.  Says what it found.  Raises MinitronError.
     """
-    cells = grid.cells(turned)
-    cells = cells if flags["shard"] is None else take_shard(cells, flags["shard"])
-    records = {}
-    if Path(out).exists():
-        records, complaints = ledger.read(out)
-        for complaint in complaints:
-            print(f"minitron: {complaint}", file=sys.stderr)
+    # What is no file, a pipe or a device, is only written: nothing can be read back, or no end of it.
+    records = usable(out, {key for key, _ in cells}) if Path(out).is_file() else {}
     todo = sweep.todo(cells, records, flags["redo"], flags["retry"] == "failed")
-    print(f"{len(cells)} cells, {len(cells) - len(todo)} of them in {out}")
+    print(f"{len(cells)} cells, {len(records)} of them in {out}")
     costs = estimated(todo)
-    if flags["budget"] is not None:
-        all_of_them = sum(costs.values()) / flags["jobs"]
-        todo, left_out = within(todo, costs, flags["jobs"], seconds("budget", flags["budget"]))
+    if budget is not None:
+        all_of_them = together(costs, flags["jobs"])
+        todo, left_out = within(todo, costs, flags["jobs"], budget)
         if left_out:
             print(f"{len(left_out)} do not fit into {flags['budget']}; all would take about {clock(all_of_them)}")
     costs = {key: costs[key] for key, _ in todo}
-    print(f"{len(todo)} to run, in about {clock(sum(costs.values()) / flags['jobs'])} with {flags['jobs']} at a time, "
+    print(f"{len(todo)} to run, in about {clock(together(costs, flags['jobs']))} with {flags['jobs']} at a time, "
           "less where runs stop early", flush=True)
-    there = {key for key, _ in cells}
-    return todo, costs, [records[key] for key in records if key in there and key not in costs]
+    return todo, costs, [record for key, record in records.items() if key not in costs]
+
+
+def usable(path, keys):
+    """Those records of a ledger that have these keys: {key: record}.  Says what is wrong with its lines."""
+    records, complaints = ledger.read(path)
+    sound, left_out = page.sound(record for key, record in records.items() if key in keys)
+    left_out = [f"{path}: {why}, {count} record{'s' * (count > 1)} to run again" for why, count in left_out.items()]
+    for complaint in complaints + left_out:
+        print(f"minitron: {complaint}", file=sys.stderr)
+    return {record["key"]: record for record in sound}
+
+
+def together(costs, jobs):
+    """Seconds that cells take, so many at a time: never less than the dearest"""
+    return max(sum(costs.values()) / jobs, max(costs.values(), default=0.0))
 
 
 def estimated(cells):
@@ -160,13 +179,15 @@ def estimated(cells):
 def run_sweep(flags):
     if flags["jobs"] < 1:
         raise MinitronError(f"--jobs {flags['jobs']} is out of range: use 1 or more")
-    timeout = None if flags["timeout"] is None else seconds("timeout", flags["timeout"])
+    timeout, budget = (None if flags[name] is None else seconds(name, flags[name]) for name in ("timeout", "budget"))
     if flags["models"] is not None and not Path(flags["models"]).is_dir():
         raise MinitronError(f"{flags['models']!r} is no directory: make it, or give --models another place")
     turned, spec = axes(flags["what"], {name: flags[name] for name in grid.dials() if name in flags}, flags["seeds"])
     out = flags["out"] or spec.get("out") or f"results/{turned['task'][0]}.jsonl"
+    cells = grid.cells(turned)
+    cells = cells if flags["shard"] is None else take_shard(cells, flags["shard"])
     with nullcontext() if flags["list"] else ledger.claimed(out):
-        todo, costs, there = plan(flags, turned, out)
+        todo, costs, there = plan(flags, cells, budget, out)
         if not flags["list"]:
             return run_cells(todo, costs, there, out, flags, timeout)
     for key, config in todo:
@@ -175,8 +196,9 @@ def run_sweep(flags):
 
 
 def run_cells(todo, costs, there, out, flags, timeout):
-    board = Board(costs, there, flags["jobs"])
+    board = Board(costs, there)
     try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)       # as Ctrl-C: batch systems send it
         counts = sweep.run(todo, out, board, flags["jobs"], timeout, flags["models"], flags["cluster"])
     except KeyboardInterrupt:
         print(f"minitron: stopped; {out} has what was finished, and the same command goes on from there", file=sys.stderr)
@@ -191,10 +213,16 @@ def show_report(ledgers, y, x, html, **pictures):
     records, complaints = ledger.read(*ledgers)
     for complaint in complaints:
         print(f"minitron: {complaint}", file=sys.stderr)
+    written = [html, *pictures.values()]
+    for path in filter(None, written):
+        if Path(path).resolve() in [Path(ledger).resolve() for ledger in ledgers] or written.count(path) > 1:
+            raise MinitronError(f"{path} is asked to be two files: give each of ledger, page and picture a name of its own")
     for name in (y, x):
         if name is not None and name.replace("-", "_") not in grid.dials():
             raise MinitronError(f"{name!r} is no dial: use one of {', '.join(grid.dials())}")
     y, x = (None if name is None else name.replace("-", "_") for name in (y, x))
+    if y is not None and y == x:
+        raise MinitronError(f"{y!r} cannot be both --y and --x: give one of them another dial")
     records, left_out = page.sound(records.values())
     for reason, count in left_out.items():
         print(f"minitron: {count} record{'s' * (count > 1)} left out: {reason}", file=sys.stderr)

@@ -129,7 +129,8 @@ EXPERIMENTS = {
         ("--length 2", "--length 2 --weight-decay 1", "--length 3"), "exact match", SEEDS[:1]),
     "groups": Experiment(
         "--task groups --dim 64 --layers 2 --steps 4000",
-        ("--variant z60 --length 8", "--variant a5 --length 2", "--variant a5 --length 4", "--variant a5 --length 8", "--variant s5 --length 4"),
+        ("--variant z60 --length 8", "--variant a5 --length 2", "--variant a5 --length 4", "--variant a5 --length 8",
+         "--variant s5 --length 4"),
         "exact match", SEEDS[:2]),
     "khop": Experiment(
         "--task khop --dim 64 --steps 6000", ("--layers 1", "--layers 2", "--layers 3"), "token accuracy by kind",

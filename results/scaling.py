@@ -5,8 +5,8 @@
     python results/scaling.py --svg scaling.svg     draws the picture, too
 
 nll = E + A / x^alpha is fitted through the mean nll of each size, x being parameters or training FLOPs: for stories with E the
-entropy of their grammar, which is known; for induction with E fitted.  Intervals are of 95%, over resampled seeds.  "Off by" is how
-far the law typically is from the nll, as a factor.
+entropy of their grammar, which is known; for induction with E fitted.  Intervals are of 95%, over resampled seeds.  "Off by" is
+how far the law typically is from the nll, as a factor.
 """
 import sys
 from pathlib import Path

@@ -43,6 +43,16 @@ def test_cells_are_every_combination_once_and_the_cheapest_first():
     assert cells == grid.cells({name: values[::-1] for name, values in turned.items()}), "whatever the order they are given in"
 
 
+def test_flops_are_counted_once_for_all_seeds(monkeypatch):
+    """Else a thousand cells would wait for seconds."""
+    counted, count = [], grid.longest_batch
+    monkeypatch.setattr(grid, "longest_batch", lambda config: counted.append(config) or count(config))
+    grid.step_flops.cache_clear()
+    cells = grid.cells({"task": ["addition"], "dim": [4, 8], "steps": [20], "seed": [0, 1, 2]})
+    grid.estimate([config for _, config in cells], lambda config: 1e-3)
+    assert len(cells) == 6 and len(counted) == 2
+
+
 def test_configurations_that_resolve_alike_are_one_cell():
     assert len(grid.cells({"task": ["parity"], "variant": ["plain"], "dim": [64], "heads": [2], "seed": [0]})) == 1
     by_default = Config(task="parity", dim=64).resolve()

@@ -1,13 +1,15 @@
 """The commands sweep and report: spec files and flags, what is refused, and what is printed, written and drawn of a ledger."""
 import json
+import re
 import sys
+import warnings
 import xml.dom.minidom
 
 import pytest
 from helpers import refused
 from test_page import GUESSED, SOLVED, ledger, made
 
-from minitron import cli, grid, phase, report, sweep_command
+from minitron import board, cli, grid, phase, report, sweep_command
 from minitron.__main__ import main
 from minitron.config import Config
 
@@ -42,6 +44,8 @@ def test_a_spec_file_is_what_the_flags_would_be(tmp_path):
     assert by_file[0]["seed"] == [0, 1] and by_file[0]["dim"] == [8, 16, 17]
     assert sweep_command.axes(str(spec), {"dim": "4"}, 1)[0] | {"dim": 0, "seed": 0} == by_file[0] | {"dim": 0, "seed": 0}
     assert sweep_command.axes("addition", {"seed": "5,7"}, None)[0]["seed"] == [5, 7]
+    spec.write_text('task = "addition"\nseed = [5, 7]\n')
+    assert sweep_command.axes(str(spec), {}, 2)[0]["seed"] == [0, 1], "flags beside it win"
 
 
 @pytest.mark.parametrize("content, words", [
@@ -49,6 +53,8 @@ def test_a_spec_file_is_what_the_flags_would_be(tmp_path):
     ('task = "dancing"', "task 'dancing' is unknown"), ('task = "addition"\ndim = "wide"', "--dim 'wide' is not a whole number"),
     ('task = "addition"\nseeds = 0', "--seeds 0 is out of range"),
     ('task = "addition"\nseeds = "3"', "--seeds '3' is out of range"),
+    ('task = "addition"\nseeds = true', "--seeds True is out of range"),
+    ('task = "addition"\nout = 5', "out 5 is not the name of a file"),
     (b"\xff\xfe", "is not TOML"),
 ])
 def test_wrong_spec_files_are_refused_by_name(tmp_path, command, content, words):
@@ -60,16 +66,19 @@ def test_wrong_spec_files_are_refused_by_name(tmp_path, command, content, words)
 
 @pytest.mark.parametrize("flags, words", [
     (["--jobs", "0"], "--jobs 0 is out of range"), (["--budget", "soon"], "--budget 'soon' is no time"),
-    (["--timeout", "0s"], "--timeout '0s' is no time"), (["--shard", "2/2"], "--shard '2/2' is not I/N"),
+    (["--timeout", "0s"], "--timeout '0s' is no time"), (["--timeout", "99999999h"], "is no time up to a year"),
+    (["--shard", "2/2"], "--shard '2/2' is not I/N"),
     (["--shard", "a"], "--shard 'a' is not I/N"), (["--models", "nowhere"], "'nowhere' is no directory"),
     (["--length", "65"], "cell --task addition: length 65 is out of range"),
+    (["--seed", "7"], "--seeds 1 and --seed 7 say both"),
     (["--dim", "8,8"], "--dim '8,8' names no value or one twice"),
     (["--out", "nowhere/x.jsonl"], "nowhere/x.jsonl cannot be written"),
 ])
 def test_wrong_flags_are_one_line(tmp_path, command, flags, words):
     out = [] if "--out" in flags else ["--out", tmp_path / "l.jsonl"]
     status, _, error = command("sweep", "addition", "--seeds", "1", "--steps", "1", "--test-items", "1", *flags, *out)
-    assert status == 2 and words in error.splitlines()[-1] and "Traceback" not in error
+    assert status == 2 and words in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "l.jsonl").exists(), "nothing is made before all is known to be right"
 
 
 def test_the_plan_is_listed_and_a_budget_leaves_out_the_dearest(tmp_path, command, monkeypatch):
@@ -86,6 +95,57 @@ def test_the_plan_is_listed_and_a_budget_leaves_out_the_dearest(tmp_path, comman
     _, said, _ = command(*flags, "--budget", "20s")
     assert "2 do not fit into 20s; all would take about 3 min" in said and "--dim 64" not in said
     assert not (tmp_path / "l.jsonl").exists()
+    _, said, _ = command(*flags, "--budget", "80s", "--jobs", "2")
+    assert "2 do not fit" in said, "two cores do not make one cell of 100 s end after 80"
+    _, said, _ = command(*flags, "--jobs", "50")
+    assert "in about 2 min with 50" in said, "nor do fifty"
+
+
+def test_records_that_are_none_are_run_again_and_those_of_others_are_left_alone(tmp_path, command):
+    """A ledger has a cell's key with no status, another's of a task that is gone, and one that no cell of this sweep has."""
+    [(one, config), (two, _)] = grid.cells({"task": ["addition"], "dim": [4, 6], "length": [1], "steps": [1], "seed": [0]})
+    good = made(dim=4, length=1, steps=1) | {"key": one}
+    flags = ["addition", "--dim", "4,6", "--length", "1", "--steps", "1", "--seeds", "1", "--list"]
+    bad = made() | {"key": two, "config": good["config"] | {"task": "dancing"}}
+    path = write(tmp_path / "l.jsonl", [good, bad, {"key": "x"}])
+    status, said, error = command("sweep", *flags, "--out", path)
+    assert status == 0 and said.startswith(f"2 cells, 1 of them in {path}\n1 to run")
+    assert error == f"minitron: {path}: task 'dancing' is unknown, 1 record to run again\n"
+    path = write(tmp_path / "l.jsonl", [{name: value for name, value in good.items() if name != "status"}])
+    status, said, error = command("sweep", *flags, "--out", path, "--retry", "failed")
+    assert status == 0 and "2 to run" in said and "a field is missing" in error
+    write(path, [good])
+    assert "2 cells, 1 of them in" in command("sweep", *flags, "--out", path, "--redo")[1]
+
+
+def test_what_cannot_be_read_back_is_only_written(command):
+    """/dev/full has no end."""
+    status, said, _ = command("sweep", "addition", "--dim", "2", "--steps", "1", "--seeds", "1", "--out", "/dev/full", "--list")
+    assert status == 0 and "0 of them in /dev/full" in said
+
+
+# ---- what is shown while it goes on ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns, rows", [(40, 10), (100, 30), (5, 1)])
+def test_no_line_of_the_board_is_wider_than_the_window(monkeypatch, capsys, columns, rows):
+    """It would be broken, and be drawn over by half."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(board.shutil, "get_terminal_size", lambda: (columns, rows))
+    there = ledger()[:4]
+    shown = board.Board({record["key"]: 1.0 for record in there}, [])
+    for record in there:
+        shown.ended(record)
+    drawn = [re.sub(r"\x1b\[\d*[A-Z]", "", line) for line in capsys.readouterr().err.splitlines()]
+    assert max(map(len, drawn)) < columns and drawn[0].lstrip().startswith("0%"[:columns - 4]), "a bar from the beginning on"
+
+
+def test_a_dumb_terminal_gets_lines(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    board.Board({"x": 1.0}, []).ended(made() | {"key": "x"})
+    assert "\x1b" not in (said := capsys.readouterr().err) and "x ok 99% of the way" in said
 
 
 # ---- what is shown ---------------------------------------------------------------------------------------------------
@@ -128,6 +188,26 @@ def test_the_best_learning_rate_is_chosen_by_validation_and_not_by_the_test():
     cell = panel.cells[8, panel.x and panel.xs[0]]
     assert {record["config"]["lr"] for record in cell.records} == {0.001} and list(cell.searched) == [0.001, 0.01]
     assert not any(cell.learnt())
+    shown = list(report.lines(records))
+    [first] = [i for i, line in enumerate(shown) if line.startswith("  lr that the held-out problems chose")]
+    assert [line.split()[-2:] for line in shown[first + 1:first + 3]] == [["0.001", "(1-99)"]] * 2
+
+
+def test_a_learning_rate_at_which_runs_diverge_is_not_the_best():
+    """Whatever they had learnt before."""
+    stable, unstable = made(lr=0.001), made(lr=0.01)
+    stable["curve"][-1]["exact"], unstable["curve"][-1]["exact"] = 0.8, 0.9
+    assert phase.best({0.001: [stable], 0.01: [unstable]}).records == [unstable]
+    unstable |= {"status": "diverged", "metrics": {}}
+    assert phase.best({0.001: [stable], 0.01: [unstable]}).records == [stable]
+
+
+def test_where_a_distribution_is_learnt_its_nll_chooses_the_learning_rate():
+    """And not how many of its samples happen to be the likeliest."""
+    low, high = made(lr=0.001, task="markov"), made(lr=0.01, task="markov")
+    low["curve"][-1] |= {"exact": 0.0, "nll": 0.5}
+    high["curve"][-1] |= {"exact": 0.1, "nll": 0.6}
+    assert phase.best({0.001: [low], 0.01: [high]}).records == [low]
 
 
 def test_a_report_is_printed_written_and_drawn(tmp_path, command):
@@ -151,10 +231,19 @@ def test_one_dial_is_drawn_as_curves(tmp_path, command):
 @pytest.mark.parametrize("flags, words", [
     (["--y", "width"], "'width' is no dial"), (["--png", "nowhere/x.png"], "nowhere/x.png cannot be written"),
     (["--html", "nowhere/x.html"], "nowhere/x.html cannot be written"),
+    (["--y", "dim", "--x", "dim"], "'dim' cannot be both"),
 ])
 def test_wrong_wishes_are_one_line(tmp_path, command, flags, words):
     status, _, error = command("report", write(tmp_path / "l.jsonl", ledger()[3:6]), *flags)
     assert status == 2 and words in error and len(error.splitlines()) == 1
+
+
+def test_no_page_is_written_over_a_ledger(tmp_path, command):
+    path = write(tmp_path / "l.jsonl", ledger())
+    before = path.read_bytes()
+    for flags in (["--html", path], ["--svg", path], ["--html", tmp_path / "x", "--svg", tmp_path / "x"]):
+        status, _, error = command("report", path, *flags)
+        assert status == 2 and "is asked to be two files" in error and path.read_bytes() == before
 
 
 def test_ledgers_that_are_none(tmp_path, command):
@@ -173,6 +262,9 @@ def test_ledgers_that_are_none(tmp_path, command):
 
 def test_no_record_of_a_killed_run_is_called_a_number(tmp_path, command):
     records = [made(dim=8), made(status="killed", dim=16)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")          # a mean of nothing
+        assert command("report", write(tmp_path / "l.jsonl", records), "--svg", tmp_path / "x.svg")[0] == 0
     shown = list(report.lines(records))
     assert any(line.split() == ["16", "0"] for line in shown)
     refused("is no time", sweep_command.seconds, "budget", "10")

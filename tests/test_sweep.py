@@ -8,12 +8,14 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from kills import below, check, records, run, start, survive, timeless
 
 from minitron import ledger, sweep
+from minitron.config import Config
 from minitron.environment import ROOT
 from minitron.errors import MinitronError
 
@@ -96,13 +98,14 @@ def test_a_killed_worker_is_a_record(tmp_path):
     assert record["metrics"] == {} and record["curve"] == []
 
 
-def test_ctrl_c_keeps_what_is_finished(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_is_finished(tmp_path, number):
     out = tmp_path / "stopped.jsonl"
     process = start(out, "--length", "1", "--dim", "2,64", "--steps", "20,100000", "--seeds", "1")
     while not keys(out):
         time.sleep(0.05)
     started = below(process.pid)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said = process.communicate(timeout=30)[1]
     assert process.returncode == 130 and "Traceback" not in said and f"{out} has what was finished" in said.splitlines()[-1]
     assert keys(out) and not set(started) & set(below(1)), "no worker stays behind"
@@ -130,6 +133,50 @@ def test_a_worker_out_of_memory_is_a_record_and_the_others_go_on(tmp_path):
     code, _ = run(out, "--dim", "2,20000", "--length", "1", "--seeds", "1", limits={resource.RLIMIT_AS: 4 << 30})
     small, large = sorted(records(out), key=lambda record: record["config"]["dim"])
     assert code == 1 and small["status"] == "ok" and (large["status"], large["reason"]) == ("killed", "out of memory")
+
+
+def test_what_fails_leaves_nothing_behind_and_can_be_run_again(tmp_path, monkeypatch):
+    """Neither in the folder of temporary files nor among the models, where a checkpoint would be in the way of --redo."""
+    out, models, temporary = tmp_path / "l.jsonl", tmp_path / "models", tmp_path / "temporary"
+    models.mkdir(), temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    flags = ["--length", "1", "--dim", "2", "--seeds", "1", "--warmup", "0", "--weight-decay", "100", "--models", str(models)]
+    for _ in range(2):
+        run(out, *flags, "--lr", "0.01,1e6", "--redo")
+    assert sorted(record["status"] for record in records(out)) == ["diverged", "diverged", "ok", "ok"]
+    run(out, *flags, "--lr", "0.02", "--steps", "100000", "--timeout", "2s")
+    assert records(out)[-1]["status"] == "timeout" and not list(temporary.iterdir())
+    assert [file.name for file in models.iterdir()] == [f"{r['key']}.bin" for r in records(out)[:2] if r["status"] == "ok"]
+
+
+def test_a_relative_path_is_of_the_directory_that_the_sweep_runs_in(tmp_path):
+    (tmp_path / "a text.txt").write_text("the cat sat on the mat. " * 400)
+    command = [sys.executable, "-m", "minitron", "sweep", "text", "--data", "a text.txt", "--length", "8", "--dim", "2",
+               "--seeds", "1", "--steps", "2", "--out", "l.jsonl"]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    assert [record["status"] for record in records(tmp_path / "l.jsonl")] == ["ok"]
+
+
+def test_a_worker_whose_sweep_is_gone_leaves_at_once():
+    """... even where it was killed before the worker could look who that was."""
+    worker = subprocess.Popen([sys.executable, "-m", "minitron.cell", "1", "."], cwd=ROOT, stdin=subprocess.PIPE)
+    assert worker.wait(timeout=20) == 1
+
+
+def test_an_alarm_that_comes_with_the_answer_does_not_hit_the_next_cell(monkeypatch):
+    """It goes off between the two, here."""
+    class Late(threading.Timer):
+        def cancel(self):
+            self.function()
+            super().cancel()
+
+    config = Config(dim=2, length=1, steps=2, batch=4, test_items=5).resolve()
+    worker = sweep.Worker()
+    monkeypatch.setattr(sweep.threading, "Timer", Late)
+    first = worker.run(config, None, 100)
+    monkeypatch.undo()
+    assert (first["status"], worker.run(config, None, 100)["status"]) == ("ok", "ok")
+    worker.close()
 
 
 def test_a_full_disk_ends_the_sweep_and_the_same_command_goes_on(whole, tmp_path):
@@ -161,6 +208,14 @@ def test_the_same_on_dask(whole, tmp_path):
     out = tmp_path / "dask.jsonl"
     code, said = run(out, "--cluster", "local")
     assert code == 0 and keys(out) == keys(whole) and timeless(records(out)) == timeless(records(whole)), said
+
+
+def test_a_worker_of_dask_that_cannot_run_a_cell_is_one_line(monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(sweep, "run_one", lambda *arguments: 1 / 0)
+    cells = [("x", Config(dim=2, length=1).resolve())]
+    with pytest.raises(MinitronError, match="dask could not run a cell: ZeroDivisionError"):
+        list(sweep.on_cluster(cells, "local", 1, None, lambda key: None))
 
 
 def test_no_scheduler_is_one_line(monkeypatch):
