@@ -9,10 +9,13 @@ try:
 except ImportError:         # Windows: there nothing keeps a second sweep away
     fcntl = None
 
+FINISHED = ("ok", "diverged")       # statuses of runs that came to an end of their own; others can be tried again
+
 
 def read(*paths):
     """-> {key: record}, and complaints about lines that are no records.  Raises MinitronError where a file cannot be read.
 
+    The last of a key counts, except that a run which was killed or took too long does not take the place of one that ended.
     A line that a crash has torn, or that was never a record, is skipped and named; it is never a reason to lose the others.
     """
     records, complaints = {}, []
@@ -27,7 +30,9 @@ def read(*paths):
                 continue
             try:
                 record = json.loads(line)
-                records[record["key"]] = record
+                before = records.get(record["key"])
+                if before is None or before.get("status") not in FINISHED or record.get("status") in FINISHED:
+                    records[record["key"]] = record
             except (ValueError, TypeError, KeyError, RecursionError):
                 complaints.append(f"{path}, line {number}: no record, skipped: {line[:40]!r}")
     return records, complaints

@@ -56,10 +56,13 @@ def numbers(record):
 
 
 def way(record):
-    """The share of the way from chance to perfect that a run came on the test, at most 1, None where there is none"""
+    """The share of the way from chance to perfect that a run came on the test, at most 1; 0 for one that diverged
+
+    None where there is none: nothing has been seen of what was killed or took too long, so it is no failure of the model.
+    """
     r = numbers(record)
     if r is None:
-        return 0.0 if record["status"] != "ok" else None
+        return 0.0 if record["status"] == "diverged" else None
     if tasks.module(record["config"]["task"]).EXACT or r.get("sampled"):
         return (r["exact"] - r["chance_exact"]) / (1 - r["chance_exact"]) if r["chance_exact"] < 1 else 0.0
     if r.get("reference"):
@@ -111,10 +114,13 @@ def panels(records, y=None, x=None):
 
 
 def best(by_lr):
-    """learning rate -> records: the Cell with those of the rate that did best on the validation problems, over all seeds"""
+    """learning rate -> records: the Cell with those of the rate that did best on the validation problems, over all seeds
+
+    Among the rates that most seeds have been run with, in a sweep that has not ended.
+    """
     def validation(records):
         scores = [chosen_by_validation(record) for record in records]
-        return tuple(float(np.mean([score[i] for score in scores])) for i in (0, 1))
+        return len(records), *(float(np.mean([score[i] for score in scores])) for i in (0, 1))
 
     chosen = max(sorted(by_lr), key=lambda lr: validation(by_lr[lr]))
     ways = {lr: [x for x in map(way, records) if x is not None] for lr, records in by_lr.items()}
@@ -161,7 +167,8 @@ def commands(panel):
         for record in cell.records:
             chosen = needed(record["config"], dials)
             words = [word for name, value in chosen.items()
-                     for word in (["--" + name.replace("_", "-"), name.upper()] if name in dials else flag(name, value))]
+                     for word in (["--" + name.replace("_", "-"), name.upper()] if name in dials and not isinstance(value, bool)
+                                  else flag(name, value))]
             found["python train.py " + shlex.join(words)] = None
     return list(found)
 

@@ -19,8 +19,8 @@ from queue import Empty, SimpleQueue
 from . import record
 from .environment import ROOT
 from .errors import MinitronError
+from .ledger import FINISHED
 
-DONE = ("ok", "diverged")           # statuses that --retry failed leaves alone
 MINUTE, YEAR = 60, 365 * 24 * 3600
 PATIENCE = 10                       # seconds for a scheduler to answer
 
@@ -28,7 +28,7 @@ PATIENCE = 10                       # seconds for a scheduler to answer
 def todo(cells, records, redo=False, retry=False):
     """Those cells that are still to be run.      cells [(key, Config)], records {key: record}"""
     def wanted(key):
-        return redo or key not in records or retry and records[key]["status"] not in DONE
+        return redo or key not in records or retry and records[key]["status"] not in FINISHED
 
     return [cell for cell in cells if wanted(cell[0])]
 

@@ -2,11 +2,9 @@
 import json
 import re
 import sys
-import warnings
 import xml.dom.minidom
 
 import pytest
-from helpers import refused
 from test_page import GUESSED, SOLVED, ledger, made
 
 from minitron import board, cli, grid, phase, report, sweep_command
@@ -260,11 +258,16 @@ def test_ledgers_that_are_none(tmp_path, command):
     assert error.splitlines()[2] == "minitron: 1 record left out: a field is missing or of another kind"
 
 
-def test_no_record_of_a_killed_run_is_called_a_number(tmp_path, command):
-    records = [made(dim=8), made(status="killed", dim=16)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")          # a mean of nothing
-        assert command("report", write(tmp_path / "l.jsonl", records), "--svg", tmp_path / "x.svg")[0] == 0
-    shown = list(report.lines(records))
-    assert any(line.split() == ["16", "0"] for line in shown)
-    refused("is no time", sweep_command.seconds, "budget", "10")
+def test_a_killed_run_is_no_failure_of_the_model_and_a_diverged_one_is():
+    shown = list(report.lines([made(dim=8), made(status="killed", dim=16), made(status="diverged", dim=32)]))
+    rows = [line.split() for line in shown]
+    assert ["8", "100"] in rows and ["16", "n/a"] in rows and ["32", "0"] in rows
+
+
+def test_a_failed_attempt_does_not_take_the_place_of_a_run_that_ended(tmp_path):
+    done, again = made(), made(status="timeout")
+    again["key"] = done["key"]
+    path = write(tmp_path / "l.jsonl", [again, done, again])
+    assert ledger_file.read(path)[0] == {done["key"]: done}
+    diverged = made(status="diverged") | {"key": done["key"]}
+    assert ledger_file.read(write(path, [done, diverged]))[0] == {done["key"]: diverged}, "the last of those that ended"
