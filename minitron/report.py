@@ -4,6 +4,8 @@ import sys
 
 import numpy as np
 
+import tasks
+
 from . import phase
 from .verdict import verdict
 
@@ -33,7 +35,8 @@ def diagram(task, panel, colour):
         yield f"{y!s:>{left}}" + "".join(shown(panel.cells.get((y, x)), width, colour) for x in panel.xs)
     if ordered(panel):
         yield f"{'frontier':>{left}}" + "".join(f"{frontier(panel, x)!s:>{width}}" for x in panel.xs)
-    yield f"{'chance':>{left}}" + "".join(f"{chance(panel, x):>{width}}" for x in panel.xs)
+    if any(chance(panel, x) for x in panel.xs):
+        yield f"{'chance':>{left}}" + "".join(f"{chance(panel, x):>{width}}" for x in panel.xs)
 
 
 def seeds(panel):
@@ -104,11 +107,11 @@ def frontier(panel, x):
 
 
 def chance(panel, x):
-    """Exact match by guessing, in percent, of the first run that has it"""
+    """Exact match by guessing, in percent, of the first run that has it; nothing where no answer is right or wrong"""
     for y in panel.ys:
         for record in panel.cells[y, x].records if (y, x) in panel.cells else ():
             r = phase.numbers(record)
-            if r:
+            if r and (tasks.module(record["config"]["task"]).EXACT or r.get("sampled")):
                 return f"{100 * r['chance_exact']:.1f}"
     return ""
 

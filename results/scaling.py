@@ -47,7 +47,7 @@ def table(laws):
     yield "| task | over | E | alpha | off by a factor of |"
     yield "|---|---|---:|---:|---:|"
     for (task, size), (_, _, _, E, found, low, high, off) in laws.items():
-        floor = f"{found.E:.4f}, known" if E is not None else f"{found.E:.3g} ({low.E:.3g} to {high.E:.3g})"
+        floor = f"{found.E:.4f}, known" if E is not None else f"{found.E:.4f} ({low.E:.4f} to {high.E:.4f})"
         yield f"| {task} | {SIZES[size]} | {floor} | {found.alpha:.2f} ({low.alpha:.2f} to {high.alpha:.2f}) | {off:.2f} |"
 
 
