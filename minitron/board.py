@@ -15,7 +15,7 @@ class Board:
     def __init__(self, costs, records):
         self.costs, self.records = costs, list(records)
         self.live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self.began, self.spent, self.cells, self.drawn = time.monotonic(), 0.0, 0, 0
+        self.began, self.spent, self.cells, self.learnt, self.drawn = time.monotonic(), 0.0, 0, 0, 0
         if self.live and costs:
             self.draw()             # the first cell may take long
 
@@ -23,6 +23,7 @@ class Board:
         """After each cell."""
         self.records.append(record)
         self.cells += 1
+        self.learnt += (phase.way(record) or 0) >= phase.LEARNT
         self.spent += self.costs.get(record["key"], 0.0)
         if self.live:
             self.draw()
@@ -35,12 +36,9 @@ class Board:
         """tqdm's, over the work that the cells ask for, since they are very different"""
         total = sum(self.costs.values())
         elapsed = time.monotonic() - self.began
-        bar = tqdm.format_meter(min(self.spent, total), total, elapsed, ncols=48, ascii=not can_write("█"),
+        bar = tqdm.format_meter(min(self.spent, total), total, elapsed, ncols=48, ascii=not can_write("\u2588"),
                                 bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}")
-        return bar + f", {self.cells} of {len(self.costs)} cells, {self.solved()} learnt"
-
-    def solved(self):
-        return sum((phase.way(record) or 0) >= phase.LEARNT for record in self.records)
+        return bar + f", {self.cells} of {len(self.costs)} cells, {self.learnt} learnt"
 
     def draw(self):
         """Over what was drawn before.  Where the diagram does not fit into the window, only the bar."""

@@ -209,20 +209,30 @@ def run_cells(todo, costs, there, out, flags, timeout):
     return 0 if not set(counts) - {"ok", "diverged"} else 1
 
 
+def refuse_to_overwrite(ledgers, written):
+    """Raises MinitronError where a page or a picture would take the place of a ledger or of each other."""
+    for path in written:
+        if Path(path).resolve() in [Path(ledger).resolve() for ledger in ledgers] or written.count(path) > 1:
+            raise MinitronError(f"{path} is asked to be two files: give each of ledger, page and picture a name of its own")
+
+
+def chosen_axes(*names):
+    """--y and --x as fields of Config.  Raises MinitronError."""
+    for name in names:
+        if name is not None and name.replace("-", "_") not in grid.dials():
+            raise MinitronError(f"{name!r} is no dial: use one of {', '.join(grid.dials())}")
+    y, x = (None if name is None else name.replace("-", "_") for name in names)
+    if y is not None and y == x:
+        raise MinitronError(f"{y!r} cannot be both --y and --x: give one of them another dial")
+    return y, x
+
+
 def show_report(ledgers, y, x, html, **pictures):
     records, complaints = ledger.read(*ledgers)
     for complaint in complaints:
         print(f"minitron: {complaint}", file=sys.stderr)
-    written = [html, *pictures.values()]
-    for path in filter(None, written):
-        if Path(path).resolve() in [Path(ledger).resolve() for ledger in ledgers] or written.count(path) > 1:
-            raise MinitronError(f"{path} is asked to be two files: give each of ledger, page and picture a name of its own")
-    for name in (y, x):
-        if name is not None and name.replace("-", "_") not in grid.dials():
-            raise MinitronError(f"{name!r} is no dial: use one of {', '.join(grid.dials())}")
-    y, x = (None if name is None else name.replace("-", "_") for name in (y, x))
-    if y is not None and y == x:
-        raise MinitronError(f"{y!r} cannot be both --y and --x: give one of them another dial")
+    refuse_to_overwrite(ledgers, [path for path in (html, *pictures.values()) if path is not None])
+    y, x = chosen_axes(y, x)
     records, left_out = page.sound(records.values())
     for reason, count in left_out.items():
         print(f"minitron: {count} record{'s' * (count > 1)} left out: {reason}", file=sys.stderr)
