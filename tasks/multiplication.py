@@ -10,7 +10,7 @@ b*a is the same problem as a*b.
 
 Length: digits of each number, with leading zeros; the answer has twice as many.
 Source: Dziri et al. 2023, arXiv:2305.18654.
-Expect: not yet measured in a sweep.
+Expect: at dim 128 two digits are learnt to 59%, three to 2% (docs/gallery.md).
 """
 from . import digits, join, swap_numbers
 
