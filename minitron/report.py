@@ -32,7 +32,7 @@ def diagram(task, panel, colour):
     if panel.x is not None:
         yield " " * left + "".join(f"{x!s:>{width}}" for x in panel.xs)
     for y in panel.ys:
-        yield f"{y!s:>{left}}" + "".join(shown(panel.cells.get((y, x)), width, colour) for x in panel.xs)
+        yield (f"{y!s:>{left}}" + "".join(shown(panel.cells.get((y, x)), width, colour) for x in panel.xs)).rstrip()
     if ordered(panel):
         yield f"{'frontier':>{left}}" + "".join(f"{frontier(panel, x)!s:>{width}}" for x in panel.xs)
     if any(chance(panel, x) for x in panel.xs):
