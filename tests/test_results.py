@@ -77,3 +77,9 @@ def test_the_documentation_quotes_the_scaling_laws(monkeypatch):
     quoted = re.sub(r"\([^()]*\)", "()", (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8"))
     laws = {(task, size): module.law(ROOT / path, size) for task, path in module.LEDGERS.items() for size in module.SIZES}
     assert re.sub(r"\([^()]*\)", "()", "\n".join(module.table(laws))) in quoted
+
+
+def test_the_documentation_quotes_what_a_sweep_costs():
+    command, _, text = (ROOT / "results" / "overhead.txt").read_text().partition("\n\n")
+    docs = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    assert command == "python bench/sweep.py" and command in docs and text.strip() in docs
