@@ -107,13 +107,10 @@ def frontier(panel, x):
 
 
 def chance(panel, x):
-    """Exact match by guessing, in percent, of the first run that has it; nothing where no answer is right or wrong"""
-    for y in panel.ys:
-        for record in panel.cells[y, x].records if (y, x) in panel.cells else ():
-            r = phase.numbers(record)
-            if r and (tasks.module(record["config"]["task"]).EXACT or r.get("sampled")):
-                return f"{100 * r['chance_exact']:.1f}"
-    return ""
+    """Exact match by guessing, in percent, mean of the runs; nothing where no answer is right or wrong"""
+    found = [r["chance_exact"] for y in panel.ys if (y, x) in panel.cells for record in panel.cells[y, x].records
+             if (r := phase.numbers(record)) and (tasks.module(record["config"]["task"]).EXACT or r.get("sampled"))]
+    return f"{100 * np.mean(found):.1f}" if found else ""
 
 
 def column(panel, x):
