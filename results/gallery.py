@@ -78,7 +78,7 @@ SHOWN = {
 }
 
 GROK = "--batch 20000 --weight-decay 1 --lr 0.001 --warmup 10 --lr-floor 1 --beta2 0.98 --no-tied"
-WIDTH = "--layers 1 --heads 1 --head-dim 4 --rope-theta 3 --positions coupled"
+WIDTH = "--layers 1 --heads 1 --head-dim 8 --rope-theta 3 --positions coupled"
 EXPERIMENTS = {
     "markov": Experiment(
         "--task markov --dim 16 --lr 0.006 --steps 2500",
