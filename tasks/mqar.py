@@ -3,8 +3,8 @@
     k3 v9 k5 v8 k5 _ _ _ k3 _           labels:  v8 at the second k5, v9 at the second k3
 
 The label is what is to be said at a key; the token behind it is filler.  A key comes again at an even distance of the pairs, at a
-place drawn without replacement in proportion to i^(power-1): at a small power mostly near ones.  With softmax attention a model
-of any width can look a value up; without it (--attention linear) all pairs have to fit into a state of fixed size.
+place drawn without replacement in proportion to i^(power-1): at a small power mostly near ones.  With softmax attention the
+width need not grow with the pairs; without it (--attention linear) all pairs have to fit into a state of fixed size.
 
 Length: tokens of the row, even, at least 4 * pairs.  Options: pairs; vocab, half of it keys and half values; power.  Variants:
 what stands between the queries, zeros (one filler token) or random tokens.

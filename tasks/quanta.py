@@ -8,7 +8,7 @@ all falls as a smooth power law although no single one does.
 
 Length: the number of bits.  Options: tasks, the number of skills; k bits count for each; alpha; world names the hidden choices.
 Source: Michaud et al. 2023, arXiv:2303.13506.
-Expect: at dim 64 three of eight parities are learnt, each whole; below that one (docs/gallery.md).
+Expect: at dim 64 three of eight parities, two of them alike, are learnt, each whole; below that one (docs/gallery.md).
 """
 import numpy as np
 

@@ -10,7 +10,7 @@ of -log p under the true grammar is the floor that no model gets below.
 
 Length: sentences, of eight words each.  Option: world names the facts.
 Source: the idea of Eldan & Li 2023, arXiv:2305.07759; a known floor as in Hoffmann et al. 2022, arXiv:2203.15556 (their E).
-Expect: 0.009 nats a word above the floor at dim 32, 0.05 to 0.09 at 16, 0.9 at 4 (docs/gallery.md).
+Expect: 0.01 nats a word above the floor at dim 32, 0.05 to 0.09 at 16, 0.9 at 4 (docs/gallery.md).
 """
 import numpy as np
 
