@@ -210,6 +210,12 @@ def test_where_a_distribution_is_learnt_its_nll_chooses_the_learning_rate():
     assert phase.best({0.001: [low], 0.01: [high]}).records == [low]
 
 
+def test_a_learning_rate_that_few_seeds_have_tried_is_not_chosen_yet():
+    records = [made(GUESSED, dim=8, lr=0.001, seed=seed) for seed in (0, 1)] + [made(SOLVED, dim=8, lr=0.01, seed=0)]
+    [panel] = phase.panels(records, y="dim")
+    assert [record["config"]["lr"] for record in panel.cells[8, None].records] == [0.001, 0.001]
+
+
 def test_a_report_is_printed_written_and_drawn(tmp_path, command):
     path = write(tmp_path / "l.jsonl", ledger())
     html, png, svg = (tmp_path / f"out.{kind}" for kind in ("html", "png", "svg"))

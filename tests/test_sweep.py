@@ -2,6 +2,7 @@
 
 The cells are trainings of twenty steps.
 """
+import dataclasses
 import os
 import random
 import resource
@@ -14,7 +15,8 @@ import time
 import pytest
 from kills import below, check, records, run, start, survive, timeless
 
-from minitron import ledger, sweep
+from minitron import cell, ledger, sweep
+from minitron.config import Config
 from minitron.config import Config
 from minitron.environment import ROOT
 from minitron.errors import MinitronError
@@ -36,6 +38,11 @@ def test_sweep_has_every_cell_once(whole):
     found = [(r["config"]["dim"], r["config"]["length"], r["config"]["seed"]) for r in records(whole)]
     assert sorted(found) == [(dim, length, seed) for dim in (2, 3) for length in (1, 2) for seed in (0, 1)]
     assert {r["status"] for r in records(whole)} == {"ok"} and {r["threads"] for r in records(whole)} == {1}
+
+
+def test_a_cell_runs_on_one_thread_however_many_shards_it_has(tmp_path):
+    config = Config(dim=4, length=1, steps=2, batch=16, shards=2, test_items=5).resolve()
+    assert cell.run(dataclasses.asdict(config), tmp_path, None)["threads"] == 1
 
 
 def test_what_is_there_is_not_run_again(whole, tmp_path):
