@@ -17,7 +17,6 @@ from kills import below, check, records, run, start, survive, timeless
 
 from minitron import cell, ledger, sweep
 from minitron.config import Config
-from minitron.config import Config
 from minitron.environment import ROOT
 from minitron.errors import MinitronError
 
