@@ -63,7 +63,7 @@ coverage:                       ## lines and branches of run.c that the tests re
 	@command -v gcov >/dev/null || { echo "make coverage needs gcc and gcov.  On Debian or Ubuntu: sudo apt install gcc"; exit 1; }
 	$(PYTHON) tests/coverage.py $(NATIVE)
 
-bench: engine                   ## speed: the engine's; training against PyTorch and JAX where installed, op by op; 20 minutes
+bench: engine                   ## speed: the engine's; training against PyTorch and JAX where installed, op by op; the sweep; half an hour
 	$(PYTHON) bench/engine.py
 	$(PYTHON) bench/engine_tricks.py
 	$(PYTHON) bench/train.py
@@ -78,7 +78,7 @@ gallery: engine                 ## run the experiments of docs/gallery.md that r
 sweeps: engine                  ## run the sweeps of sweeps/ that their ledgers in results/ lack; all of them: an hour or two
 	for spec in sweeps/*.toml; do $(PYTHON) -m minitron sweep $$spec || exit 1; done
 
-kills: engine .venv-test/ready  ## kill sweeps, their workers and dask's a hundred times: no record may be lost or doubled; 10 minutes
+kills: engine .venv-test/ready  ## kill sweeps, their workers and dask's a hundred times: no record may be lost or doubled; some minutes
 	.venv-test/bin/python tests/kills.py
 
 clean:                          ## remove what was built; models, ledgers and environments stay

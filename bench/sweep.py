@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a sweep costs beside the trainings themselves: the same cells by `minitron sweep` and by train() alone.
 
-    python bench/sweep.py           a table; 4 minutes
+    python bench/sweep.py           a table; 7 minutes
 
 Cells of about five seconds, as many at a time as there are cores, and one at a time.  The sweep is timed from its command line to
 its end: Python's start, the trial steps from which it says how long it will take, the workers, the ledger.  Alone are processes
