@@ -22,7 +22,7 @@ for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from minitron import grid
+from minitron import cli, grid
 from minitron.config import Config
 from minitron.environment import available_cpus
 
@@ -50,7 +50,7 @@ def alone(settings, cells, jobs, folder):
 
 def sweep(settings, cells, jobs, folder):
     """Seconds from the command line to its end"""
-    flags = [word for name, value in settings.items() for word in (grid.flag(name), str(value))]
+    flags = [word for name, value in settings.items() for word in (cli.flag(name), str(value))]
     begun = time.monotonic()
     subprocess.run([sys.executable, "-m", "minitron", "sweep", "addition", *flags, "--seeds", str(cells), "--jobs", str(jobs),
                     "--out", f"{folder}/{begun}.jsonl"], cwd=ROOT, check=True, capture_output=True)

@@ -4,7 +4,6 @@ A line of JSON comes in, {"config": ..., "folder": to work in, "model": path or 
 the input ends; or {"time": config}, and what a training step takes goes out.  One cell after the other in one process: starting
 Python anew for each would cost a tenth of a cell of five seconds.
 """
-import dataclasses
 import json
 import os
 import sys
@@ -19,7 +18,7 @@ environment.use()
 from train import Diverged, train
 
 from . import grid
-from .config import Config
+from .config import restored
 from .files import write_atomically
 from .interrupt import Interrupted
 
@@ -28,7 +27,7 @@ def run(config, folder, model):
     """Train and measure one cell on one thread -> its record.      config: a resolved one, as a dict; model: where to keep it"""
     trained = Path(folder) / "model.bin"
     try:
-        record = train(unresolved(config), trained, quiet=True, threads=1)
+        record = train(restored(config), trained, quiet=True, threads=1)
     except Diverged as diverged:
         return diverged.record
     if model is not None:
@@ -36,14 +35,9 @@ def run(config, folder, model):
     return record
 
 
-def unresolved(config):
-    """The vocabulary's size is the task's to say."""
-    return dataclasses.replace(Config(**config), vocab=None)
-
-
 def answer_to(question):
     if "time" in question:
-        return {"step_seconds": grid.step_seconds(unresolved(question["time"]).resolve())}
+        return {"step_seconds": grid.step_seconds(restored(question["time"]).resolve())}
     return run(**question)
 
 

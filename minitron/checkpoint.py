@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from .config import Config
+from .config import Config, restored
 from .errors import MinitronError
 from .files import write_atomically
 
@@ -49,7 +49,7 @@ def saved_config(path, flags):
     """The Config of the run that a checkpoint belongs to.  Raises MinitronError where flags, {name: value}, say otherwise."""
     saved = read(path)["config"]
     refuse_difference(path, saved, flags)
-    return dataclasses.replace(Config(**saved), vocab=None)         # to be asked of the task again: its data may have changed
+    return restored(saved)
 
 
 def load(path, config, key, p, m, v):

@@ -19,21 +19,35 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (-h lists the flags)\n")
 
 
+def dashed(name):
+    """A field's name as a flag has it"""
+    return name.replace("_", "-")
+
+
+def flag(name):
+    return "--" + dashed(name)
+
+
+def kinds(config_class):
+    """{name: type} of the fields of a dataclass that are flags; int of int | None"""
+    hints = typing.get_type_hints(config_class)
+    found = {field.name: hints[field.name] for field in dataclasses.fields(config_class) if field.metadata["help"] is not None}
+    return {name: kind.__args__[0] if isinstance(kind, types.UnionType) else kind for name, kind in found.items()}
+
+
 def add_fields(parser, config_class, names=None):
     """One flag per field of a dataclass, named and explained by it; absent flags stay out of the result.
 
     names: only these fields, whose defaults are not the dataclass's
     """
-    hints = typing.get_type_hints(config_class)
+    all_kinds = kinds(config_class)
     for field in dataclasses.fields(config_class):
-        if field.metadata["help"] is None or names and field.name not in names:
+        if field.name not in all_kinds or names and field.name not in names:
             continue
-        kind = hints[field.name]
-        if isinstance(kind, types.UnionType):           # int | None
-            kind = kind.__args__[0]
+        kind = all_kinds[field.name]
         help = field.metadata["help"] + ("" if field.default is None or names else f" (default {field.default})")
         options = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "metavar": kind.__name__.upper()}
-        parser.add_argument("--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, help=help, **options)
+        parser.add_argument(flag(field.name), default=argparse.SUPPRESS, help=help, **options)
 
 
 def run(main):

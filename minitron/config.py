@@ -137,6 +137,11 @@ class Config(ModelConfig):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def restored(saved):
+    """The Config of {field: value} that a resolved one was kept as, to be resolved again, its vocabulary too: data may have changed."""
+    return dataclasses.replace(Config(**saved), vocab=None)
+
+
 # Field -> smallest and largest value.  run.c holds a model file to the same limits.
 LIMITS = {
     "train_fraction": (0.01, 0.99), "dim": (1, 2**16), "layers": (1, 2**12), "heads": (1, 2**16),

@@ -5,14 +5,13 @@ import math
 import re
 import statistics
 import time
-import types
-import typing
 from functools import cache
 
 import numpy as np
 
 import tasks
 
+from .cli import flag, kinds
 from .config import Config
 from .errors import MinitronError
 from .flops import train_flops
@@ -29,10 +28,8 @@ GUESSED = 1e9           # FLOPs a second, where none of them could be
 
 
 def dials():
-    """What a sweep can turn: name -> kind, of the fields of Config that are flags"""
-    hints = typing.get_type_hints(Config)
-    kinds = {field.name: hints[field.name] for field in dataclasses.fields(Config) if field.metadata["help"] is not None}
-    return {name: kind.__args__[0] if isinstance(kind, types.UnionType) else kind for name, kind in kinds.items()}
+    """What a sweep can turn: name -> kind"""
+    return kinds(Config)
 
 
 def values(name, given):
@@ -65,10 +62,6 @@ def some(name, one):
         pass
     wanted = {bool: "yes or no", int: "a whole number or a range such as 1-5", float: "a number", str: "a name"}[kind]
     raise MinitronError(f"{flag(name)} {one!r} is not {wanted}")
-
-
-def flag(name):
-    return "--" + name.replace("_", "-")
 
 
 def cells(axes):

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-import tasks
-
 from . import phase, report, scaling
 from .cause import at, cause
 from .config import Config
@@ -49,9 +47,8 @@ def embedded(data):
 
 def facts(records, title):
     """All that the page knows."""
-    names = sorted({record["config"]["task"] for record in records})
     return {"title": title, "learnt": phase.LEARNT, "numbers": [*NUMBERS, "way"], "tested": TESTED,
-            "tasks": [task_facts(name, [record for record in records if record["config"]["task"] == name]) for name in names]}
+            "tasks": [task_facts(name, of_task) for name, of_task in phase.by_task(records)]}
 
 
 def sound(records):
@@ -104,8 +101,7 @@ def share(records):
 
 def axes(records, dials):
     """The axes to begin with: those of the terminal's report; where one dial was turned, the lengths tested beside it"""
-    y = next((name for name in phase.ROWS if name in dials), "dim")
-    x = next((name for name in phase.COLUMNS if name in dials and name != y), None)
+    y, x = phase.axes(dials)
     return y, x or (TESTED if any(len(record["metrics"]) > 1 for record in records) else "length")
 
 
@@ -136,7 +132,7 @@ def numbers(record):
     r = phase.numbers(record)
     if r is None:
         return None
-    if r.get("reference") and not (tasks.module(record["config"]["task"]).EXACT or r.get("sampled")):
+    if r.get("reference") and not phase.has_right_answers(record, r):
         r = r | {"chance_exact": None}          # what counts there is nll, so that no guesser has a chance
     return [rounded(r.get(name), 4) for name in NUMBERS] + [rounded(phase.way(record), 4)]
 

@@ -8,6 +8,7 @@ import numpy as np
 
 import tasks
 
+from .cli import flag
 from .config import Config
 from .errors import MinitronError
 from .evaluate import wilson
@@ -63,11 +64,16 @@ def way(record):
     r = numbers(record)
     if r is None:
         return 0.0 if record["status"] == "diverged" else None
-    if tasks.module(record["config"]["task"]).EXACT or r.get("sampled"):
+    if has_right_answers(record, r):
         return (r["exact"] - r["chance_exact"]) / (1 - r["chance_exact"]) if r["chance_exact"] < 1 else 0.0
     if r.get("reference"):
         return float(r["nll"] - min(r["reference"].values()) <= NEAR)
     return None
+
+
+def has_right_answers(record, r):
+    """Whether exact match is what counts, and not how near nll comes to the best there can be.      r: numbers(record)"""
+    return tasks.module(record["config"]["task"]).EXACT or bool(r.get("sampled"))
 
 
 def chosen_by_validation(record):
@@ -94,15 +100,26 @@ def varying(records):
     return turned
 
 
+def axes(turned, y=None, x=None):
+    """The dials of rows and columns, where they are not given: what was turned of ROWS and COLUMNS first; x may be None."""
+    y = y or next((name for name in ROWS if name in turned), "dim")
+    return y, x or next((name for name in COLUMNS if name in turned and name != y), None)
+
+
+def by_task(records):
+    """[(task, its records)]"""
+    names = sorted({record["config"]["task"] for record in records})
+    return [(name, [record for record in records if record["config"]["task"] == name]) for name in names]
+
+
 def panels(records, y=None, x=None):
     """[Panel]: one for each combination of the settings that are turned beside the two axes.  Learning rates are no axis: the
     best is searched for each cell.
 
-    y, x: fields of Config, or None for what was turned of ROWS and COLUMNS first.
+    y, x: fields of Config, or None.
     """
     turned = varying(records)
-    y = y or next((name for name in ROWS if name in turned), "dim")
-    x = x or next((name for name in COLUMNS if name in turned and name != y), None)
+    y, x = axes(turned, y, x)
     others = [name for name in turned if name not in (y, x, "lr")]
     found = {}
     for record in records:
@@ -135,7 +152,11 @@ def order(value):
 
 def command(config):
     """The shortest `python train.py` that trains this configuration, a dict of a resolved Config"""
-    return "python train.py " + shlex.join(word for name, value in needed(config).items() for word in flag(name, value))
+    return written(needed(config))
+
+
+def written(chosen):
+    return "python train.py " + shlex.join(word for name, value in chosen.items() for word in words(name, value))
 
 
 def needed(config, given=()):
@@ -166,15 +187,13 @@ def commands(panel):
     for cell in panel.cells.values():
         for record in cell.records:
             chosen = needed(record["config"], dials)
-            words = [word for name, value in chosen.items()
-                     for word in (["--" + name.replace("_", "-"), name.upper()] if name in dials and not isinstance(value, bool)
-                                  else flag(name, value))]
-            found["python train.py " + shlex.join(words)] = None
+            named = {name: name.upper() for name in dials if not isinstance(chosen[name], bool)}
+            found[written(chosen | named)] = None
     return list(found)
 
 
-def flag(name, value):
-    name = name.replace("_", "-")
+def words(name, value):
+    """A setting as train.py's flags have it"""
     if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}", str(value)]
+        return [flag(name if value else f"no_{name}")]
+    return [flag(name), str(value)]

@@ -4,6 +4,7 @@ from io import BytesIO
 import numpy as np
 
 from . import phase, report
+from .cli import dashed
 from .errors import MinitronError
 from .files import write_atomically
 
@@ -14,19 +15,22 @@ BLUE, ORANGE = "#0072b2", "#d55e00"         # told apart by colour-blind readers
 def draw(path, kind, records, y=None, x=None):
     """The phase diagrams below each other; where one dial was turned, exact match and nll over it.  Raises MinitronError."""
     try:
-        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
         raise MinitronError("a picture needs matplotlib: pip install matplotlib") from None
-    found = [(task, panel) for task in sorted({record["config"]["task"] for record in records})
-             for panel in phase.panels([record for record in records if record["config"]["task"] == task], y, x)]
+    found = [(task, panel) for task, of_task in phase.by_task(records) for panel in phase.panels(of_task, y, x)]
     heights = [1.2 + 0.4 * len(panel.ys) if two_dials(panel) else 3.5 for _, panel in found]
     figure = Figure(figsize=(7, sum(heights)), layout="constrained")
     axes = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (task, panel) in zip(axes, found):
-        fixed = "".join(f", {name.replace('_', '-')} {value}" for name, value in panel.fixed.items())
-        axis.set_title(task + fixed, fontsize=10, loc="left")
+        axis.set_title(report.title(task, panel), fontsize=10, loc="left")
         (heat_map if two_dials(panel) else curves)(axis, panel)
+    save(figure, path, kind)
+
+
+def save(figure, path, kind):
+    """Write a figure, whole or not at all.      kind: of PICTURES.  Raises MinitronError."""
+    from matplotlib import rc_context
     drawn = BytesIO()
     with rc_context({"svg.hashsalt": "minitron"}):          # so that the same ledger gives the same file
         figure.savefig(drawn, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
@@ -51,7 +55,7 @@ def heat_map(axis, panel):
     under = [f"\n{report.sentence(panel, x).split(' (')[0].split(',')[0]}" if report.ordered(panel) else "" for x in panel.xs]
     axis.set_xticks(range(len(panel.xs)), [f"{'' if x is None else x}{verdict}" for x, verdict in zip(panel.xs, under)])
     axis.set_yticks(range(len(panel.ys)), [str(y) for y in panel.ys])
-    axis.set(ylabel=panel.y.replace("_", "-"), xlabel=(panel.x or "").replace("_", "-"))
+    axis.set(ylabel=dashed(panel.y), xlabel=dashed(panel.x or ""))
 
 
 def curves(axis, panel):
@@ -68,4 +72,4 @@ def curves(axis, panel):
     axis.set_ylim(-0.03, 1.03)
     right.set_ylim(bottom=0)
     axis.set_xticks(places, [str(y) for y in ys])
-    axis.set_xlabel(f"{panel.y.replace('_', '-')}\n{report.sentence(panel, x)}")
+    axis.set_xlabel(f"{dashed(panel.y)}\n{report.sentence(panel, x)}")

@@ -1,12 +1,11 @@
-"""What ledgers show, in the terminal: the phase diagram, its frontier, a verdict for each column, and what does not work yet."""
+"""What ledgers show, in the terminal: the phase diagram, its frontier, a verdict for each column, and how to run a cell again."""
 import os
 import sys
 
 import numpy as np
 
-import tasks
-
 from . import phase
+from .cli import dashed
 from .verdict import verdict
 
 SHADES = (235, 53, 54, 55, 61, 67, 73, 79, 114, 150, 186)     # of 256 colours, dark to light, safe for colour-blind readers
@@ -14,8 +13,8 @@ SHADES = (235, 53, 54, 55, 61, 67, 73, 79, 114, 150, 186)     # of 256 colours, 
 
 def lines(records, y=None, x=None, colour=False, judged=True):
     """All lines of the report.      records: a list; y, x: fields of Config; judged: with verdicts, and the commands"""
-    for task in sorted({record["config"]["task"] for record in records}):
-        for panel in phase.panels([record for record in records if record["config"]["task"] == task], y, x):
+    for task, of_task in phase.by_task(records):
+        for panel in phase.panels(of_task, y, x):
             yield from diagram(task, panel, colour)
             if judged:
                 yield from judgement(panel)
@@ -24,19 +23,22 @@ def lines(records, y=None, x=None, colour=False, judged=True):
 
 def diagram(task, panel, colour):
     """The lines of one phase diagram."""
-    fixed = "".join(f", {name.replace('_', '-')} {value}" for name, value in panel.fixed.items())
-    yield f"{task}{fixed}: percent of runs that learnt it, {seeds(panel)}"
+    yield f"{title(task, panel)}: percent of runs that learnt it, {seeds(panel)}"
     left = 2 + max(len(str(name)) for name in (panel.y, "frontier", *panel.ys))
     width = max(7, 2 + max(len(str(x)) for x in panel.xs))
-    yield f"{panel.y.replace('_', '-'):>{left}}" + ("" if panel.x is None else f"   {panel.x.replace('_', '-')}")
+    yield f"{dashed(panel.y):>{left}}" + ("" if panel.x is None else f"   {dashed(panel.x)}")
     if panel.x is not None:
         yield " " * left + "".join(f"{x!s:>{width}}" for x in panel.xs)
     for y in panel.ys:
         yield (f"{y!s:>{left}}" + "".join(shown(panel.cells.get((y, x)), width, colour) for x in panel.xs)).rstrip()
     if ordered(panel):
         yield f"{'frontier':>{left}}" + "".join(f"{frontier(panel, x)!s:>{width}}" for x in panel.xs)
-    if any(chance(panel, x) for x in panel.xs):
-        yield f"{'chance':>{left}}" + "".join(f"{chance(panel, x):>{width}}" for x in panel.xs)
+    if any(chances := [chance(panel, x) for x in panel.xs]):
+        yield f"{'chance':>{left}}" + "".join(f"{guessed:>{width}}" for guessed in chances)
+
+
+def title(task, panel):
+    return task + "".join(f", {dashed(name)} {value}" for name, value in panel.fixed.items())
 
 
 def seeds(panel):
@@ -54,7 +56,7 @@ def ordered(panel):
 def judgement(panel):
     """The lines below it: a verdict for each column, and how to run a cell again."""
     for x in panel.xs if ordered(panel) else ():
-        at = "" if panel.x is None else f"{panel.x.replace('_', '-')} {x}: "
+        at = "" if panel.x is None else f"{dashed(panel.x)} {x}: "
         yield f"  {at}{sentence(panel, x)}"
     yield from rates(panel)
     yield "  any cell again:" if len(ways := phase.commands(panel)) == 1 else "  cells again:"
@@ -109,7 +111,7 @@ def frontier(panel, x):
 def chance(panel, x):
     """Exact match by guessing, in percent, mean of the runs; nothing where no answer is right or wrong"""
     found = [r["chance_exact"] for y in panel.ys if (y, x) in panel.cells for record in panel.cells[y, x].records
-             if (r := phase.numbers(record)) and (tasks.module(record["config"]["task"]).EXACT or r.get("sampled"))]
+             if (r := phase.numbers(record)) and phase.has_right_answers(record, r)]
     return f"{100 * np.mean(found):.1f}" if found else ""
 
 
@@ -129,7 +131,7 @@ def column(panel, x):
 def sentence(panel, x):
     """The verdict on one column"""
     if not ordered(panel):
-        return f"no verdict: {panel.y.replace('_', '-')} has no order"
+        return f"no verdict: {dashed(panel.y)} has no order"
     ys, exact, nll = column(panel, x)
     if np.isnan(exact).all():
         return "no verdict: the task has no right answers and no reference"
@@ -138,8 +140,8 @@ def sentence(panel, x):
     if found.window is None:
         return f"{found.name} ({confidence})"
     start, end = found.window
-    y = panel.y.replace("_", "-")
-    return f"{found.name}, from {y} {start} to {end} ({confidence}; {found.hidden:.0%} of what nll gains comes before)"
+    return (f"{found.name}, from {dashed(panel.y)} {start} to {end} ({confidence}; {found.hidden:.0%} of what nll gains "
+            "comes before)")
 
 
 def can_colour():

@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from . import record
+from .config import restored
 from .environment import ROOT
 from .errors import MinitronError
 from .ledger import FINISHED
@@ -166,10 +167,9 @@ def on_cluster(cells, address, jobs, timeout, model_of):
 
 def run_one(config, model, timeout):
     """One cell in a process of its own: what a dask worker is sent."""
-    from .config import Config
     worker = Worker()
     try:
-        return worker.run(dataclasses.replace(Config(**config), vocab=None).resolve(), model, timeout)
+        return worker.run(restored(config).resolve(), model, timeout)
     finally:
         worker.kill()
 

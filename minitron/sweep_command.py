@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tasks
 
-from . import grid, ledger, page, phase, report, sweep
+from . import cli, grid, ledger, page, phase, report, sweep
 from .board import Board
 from .environment import available_cpus
 from .errors import MinitronError
@@ -33,7 +33,7 @@ def add_commands(commands):
     run.add_argument("what", metavar="TASK|SPEC", help="a task, or a spec file (TOML) that names one")
     for name in grid.dials():
         if name != "task":
-            run.add_argument(grid.flag(name), default=argparse.SUPPRESS, metavar="LIST", help=argparse.SUPPRESS)
+            run.add_argument(cli.flag(name), default=argparse.SUPPRESS, metavar="LIST", help=argparse.SUPPRESS)
     run.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1 of each cell (default 3, or --seed LIST)")
     run.add_argument("--out", metavar="LEDGER", help="where the records go (default results/TASK.jsonl)")
     run.add_argument("--jobs", type=int, default=available_cpus(), metavar="N", help="cells at a time (default: one a core)")

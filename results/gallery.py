@@ -7,7 +7,6 @@
 
 Each run is one `python train.py` on one core; a stopped script goes on where it was.
 """
-import json
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 import tasks
 from minitron import cli
+from minitron import ledger as ledgers
 from minitron.config import Config
 from minitron.environment import available_cpus
 from minitron.files import append_line
@@ -174,10 +174,8 @@ def runs_of(experiment):
 
 
 def read(ledger):
-    """{key: record}, the last of each key"""
-    if not Path(ledger).is_file():
-        return {}
-    return {record["key"]: record for record in map(json.loads, Path(ledger).read_text().splitlines())}
+    """{key: record}"""
+    return ledgers.read(ledger)[0] if Path(ledger).is_file() else {}
 
 
 def run(flags, ledger):

@@ -6,7 +6,7 @@
 
 nll = E + A / x^alpha is fitted through the mean nll of each size, x being parameters or training FLOPs: for stories with E the
 entropy of their grammar, which is known; for induction with E fitted.  Intervals are of 95%, over resampled seeds.  "Off by" is
-how far the law typically is from the nll, as a factor.
+how far the law typically is from the nll, less E where that is known, as a factor.
 """
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from minitron import cli, ledger, phase, scaling
+from minitron import cli, ledger, phase, picture, scaling
 
 SIZES = {"parameters": "parameters", "flops": "training FLOPs"}
 LEDGERS = {"stories": "results/stories.jsonl", "induction": "results/induction.jsonl"}
@@ -38,8 +38,8 @@ def law(path, size):
     """-> what is drawn of one task over one size, with the law, and the ends of its interval"""
     x, nll, exact, E = points(path, size)
     found, (low, high) = scaling.fit(x, nll.mean(axis=1), E), scaling.bootstrap(x, nll, E)
-    off = np.exp(np.sqrt(np.mean(np.log((found(x) - found.E) / (nll.mean(axis=1) - found.E)) ** 2))) if E is not None else \
-        np.exp(np.sqrt(np.mean(np.log(found(x) / nll.mean(axis=1)) ** 2)))
+    known = E or 0
+    off = np.exp(np.sqrt(np.mean(np.log((found(x) - known) / (nll.mean(axis=1) - known)) ** 2)))
     return x, nll, exact, E, found, low, high, off
 
 
@@ -52,23 +52,21 @@ def table(laws):
 
 
 def draw(path, laws):
-    """Above nll, less E where that is known, with the laws; below exact match; left parameters, right FLOPs"""
-    from matplotlib import rc_context
+    """Nll, less E where that is known, and its laws: a row for each task, parameters on the left, FLOPs on the right"""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     axes = figure.subplots(len(LEDGERS), len(SIZES))
     for (task, size), (x, nll, exact, E, found, *_) in laws.items():
         axis = axes[list(LEDGERS).index(task), list(SIZES).index(size)]
         above = nll - (E or 0)
-        axis.loglog(np.repeat(x, nll.shape[1]), above.ravel(), "o", color="#0072b2", markersize=4, alpha=0.6, label="runs")
+        axis.loglog(np.repeat(x, nll.shape[1]), above.ravel(), "o", color=picture.BLUE, markersize=4, alpha=0.6, label="runs")
         curve = np.geomspace(x.min(), x.max(), 100)
-        axis.loglog(curve, found(curve) - (E or 0), "--", color="#d55e00",
+        axis.loglog(curve, found(curve) - (E or 0), "--", color=picture.ORANGE,
                     label=f"{'' if E is not None else 'E + '}A / x^{found.alpha:.2f}")
         axis.set(xlabel=SIZES[size], ylabel="nll above the entropy of the grammar" if E is not None else "nll",
                  title=task if task == "stories" else f"{task}; exact match {exact.min():.0%} to {exact.max():.0%}")
         axis.legend()
-    with rc_context({"svg.hashsalt": "minitron"}):
-        figure.savefig(path, format="svg", metadata={"Date": None})
+    picture.save(figure, path, "svg")
 
 
 def main(argv):
