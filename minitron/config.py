@@ -138,7 +138,7 @@ class Config(ModelConfig):
 
 
 def restored(saved):
-    """The Config of {field: value} that a resolved one was kept as, to be resolved again, its vocabulary too: data may have changed."""
+    """The Config that was kept as {field: value}, to be resolved again, its vocabulary too: data may have changed."""
     return dataclasses.replace(Config(**saved), vocab=None)
 
 
