@@ -19,7 +19,7 @@ engine:                         ## run and its library; without a C compiler, sa
 
 python:                         ## install numpy, cffi and tqdm where they are missing
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found: install one, or make PYTHON=/path/to/python3"; exit 1; }
-	@$(PYTHON) -m minitron.environment ensure
+	@$(PYTHON) -m minitron.base.environment ensure
 
 lib: $(LIBRARY)                 ## the engine as a library
 
@@ -41,7 +41,7 @@ lint: .venv-test/ready          ## ruff, and the compilers' warnings as errors
 .venv-test/ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found: install one, or make PYTHON=/path/to/python3"; exit 1; }
 	rm -rf .venv-test
-	$(PYTHON) -m minitron.environment create .venv-test numpy cffi tqdm pytest pytest-xdist autograd ruff scipy matplotlib \
+	$(PYTHON) -m minitron.base.environment create .venv-test numpy cffi tqdm pytest pytest-xdist autograd ruff scipy matplotlib \
 	  distributed playwright tomli
 	@touch $@
 
@@ -61,7 +61,7 @@ fuzz:                           ## attack the loader, the tokenizer and the API 
 
 coverage:                       ## lines and branches of run.c that the tests reach, and those that they do not; needs gcc
 	@command -v gcov >/dev/null || { echo "make coverage needs gcc and gcov.  On Debian or Ubuntu: sudo apt install gcc"; exit 1; }
-	$(PYTHON) tests/coverage.py $(NATIVE)
+	$(PYTHON) tests/engine/coverage.py $(NATIVE)
 
 bench: engine                   ## speed: the engine's; training against PyTorch and JAX where installed, op by op; the sweep; half an hour
 	$(PYTHON) bench/engine.py
@@ -79,7 +79,7 @@ sweeps: engine                  ## run the sweeps of sweeps/ that their ledgers 
 	for spec in sweeps/*.toml; do $(PYTHON) -m minitron sweep $$spec || exit 1; done
 
 kills: engine .venv-test/ready  ## kill sweeps, their workers and dask's a hundred times: no record may be lost or doubled; some minutes
-	.venv-test/bin/python tests/kills.py
+	.venv-test/bin/python tests/sweep/kills.py
 
 clean:                          ## remove what was built; models, ledgers and environments stay
 	rm -rf build run

@@ -39,12 +39,13 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 from cffi import FFI
 
-from minitron import Engine, export
-from minitron.config import ModelConfig
-from minitron.engine import ffi as C
-from minitron.engine import pointer
-from minitron.parallel import keep_memory
-from minitron.params import Params
+from minitron import Engine
+from minitron.engine import model_file as export
+from minitron.engine.engine import ffi as C
+from minitron.engine.engine import pointer
+from minitron.model.config import ModelConfig
+from minitron.model.params import Params
+from minitron.training.parallel import keep_memory
 
 ROUNDS, SECONDS = 9, 0.15
 PEAK = 1024

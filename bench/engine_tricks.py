@@ -22,7 +22,7 @@ bench_engine = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(bench_engine)
 
 from minitron import Engine
-from minitron.engine import ffi, library
+from minitron.engine.engine import ffi, library
 
 ROUNDS, SHAPE = 9, bench_engine.SHAPES[1]
 VARIANTS = [    # what is worth measuring, threads, passage of run.c, its replacement

@@ -22,18 +22,19 @@ for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from minitron import cli, grid
-from minitron.config import Config
-from minitron.environment import available_cpus
+from minitron.base import cli
+from minitron.base.environment import available_cpus
+from minitron.data.config import Config
+from minitron.sweep import grid
 
 CELL = 5.0              # seconds
 SHARED = {"dim": 16, "length": 2, "lr": 1e-5}       # so small a rate that none stops early
 ALONE = """
 import json, sys, time
-from minitron import environment
+from minitron.base import environment
 environment.use()
 from train import train
-from minitron.config import Config
+from minitron.data.config import Config
 begun = time.monotonic()
 for seed in json.loads(sys.argv[2]):
     train(Config(**json.loads(sys.argv[1]), seed=seed), sys.argv[3], quiet=True, threads=1)

@@ -54,7 +54,7 @@ class Shape:
                 + "  qk-norm" * self.qk_norm)
 
     def config(self):
-        from minitron.config import Config, default_shards
+        from minitron.data.config import Config, default_shards
         return Config(vocab=self.vocab, layers=self.layers, heads=self.heads, kv_heads=self.heads, dim=self.dim,
                       head_dim=self.dim // self.heads, ffn_dim=8 * self.dim // 3 // 8 * 8, batch=self.batch, qk_norm=self.qk_norm,
                       shards=default_shards(self.batch, self.time, self.dim))
@@ -71,9 +71,9 @@ SHAPES = [
 
 
 def minitron(shape, weights, inputs, targets):
-    from minitron.optim import adamw
-    from minitron.parallel import Workers
-    from minitron.params import Params, decay_mask
+    from minitron.model.optim import adamw
+    from minitron.model.params import Params, decay_mask
+    from minitron.training.parallel import Workers
     config = shape.config()
     p, m, v = Params(config), Params(config), Params(config)
     for name, tensor in p.tensors().items():
@@ -144,7 +144,7 @@ class Process:
 
 def measure(index, names, rounds, threads):
     """-> {name: {"ms", "memory", "losses"}, each a list over the rounds}"""
-    from minitron.params import init
+    from minitron.model.params import init
     shape = SHAPES[index]
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "weights.npz", **init(shape.config()).tensors())
@@ -176,7 +176,7 @@ def check_losses(measured):
 
 
 def report(shape, measured, threads, out):
-    from minitron.flops import train_flops
+    from minitron.model.flops import train_flops
     ms = {name: np.array(values["ms"]) for name, values in measured.items()}
     scored = np.zeros((shape.batch, shape.time), int)
     flops = train_flops(shape.config(), scored, scored)
@@ -244,7 +244,7 @@ def main():
     if flags.contender:
         contender(flags.contender, SHAPES[indices[0]], flags.folder)
         return
-    from minitron.environment import available_cpus
+    from minitron.base.environment import available_cpus
     threads = flags.threads or available_cpus()
     wanted = [name for name in PEERS if name in flags.peers.split(",")]
     installed = [name for name in wanted if importlib.util.find_spec(PEERS[name])]

@@ -14,7 +14,7 @@ for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):      # a benchmark ru
     os.environ.pop(variable, None)
 os.environ["OPENBLAS_NUM_THREADS"] = "1"                        # minitron has threads of its own
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "model")]
 
 import contextlib
 import ctypes
@@ -25,9 +25,11 @@ from unittest import mock
 import numpy as np
 import slow_ops
 
-from minitron import model, ops, optim, parallel
-from minitron.config import Config
-from minitron.params import Params, decay_mask, init
+from minitron.data.config import Config
+from minitron.model import ops, optim
+from minitron.model import transformer as model
+from minitron.model.params import Params, decay_mask, init
+from minitron.training import parallel
 
 SMALL, WIDE, LONG = (64, 64, 2, 4, 32, 64), (64, 64, 4, 4, 128, 64), (64, 256, 4, 4, 128, 16)       # V, T, L, H, D, B
 TURNS, SECONDS = 11, 0.4

@@ -19,9 +19,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from minitron import phase, report
-from minitron.config import Config
-from minitron.verdict import rule, verdict
+from minitron.data.config import Config
+from minitron.report import phase
+from minitron.report import text as report
+from minitron.report.verdict import rule, verdict
 
 TRUTHS = ("always", "not yet", "luck", "mirage", "jump", "gradual")
 NAMES = (*TRUTHS, "unclear")

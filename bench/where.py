@@ -25,12 +25,12 @@ from unittest import mock
 
 import numpy as np
 
-from minitron import model
-from minitron.config import Config
-from minitron.flops import train_flops
-from minitron.model import loss_and_gradients
-from minitron.parallel import Workers
-from minitron.params import Params, init
+from minitron.data.config import Config
+from minitron.model import transformer as model
+from minitron.model.flops import train_flops
+from minitron.model.params import Params, init
+from minitron.model.transformer import loss_and_gradients
+from minitron.training.parallel import Workers
 
 ROUNDS, SECONDS = 7, 0.4
 spec = importlib.util.spec_from_file_location("bench_train", ROOT / "bench" / "train.py")

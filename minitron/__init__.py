@@ -15,6 +15,6 @@ for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THR
 def __getattr__(name):
     """Engine, loaded when it is first asked for, so that `import minitron` needs no NumPy."""
     if name == "Engine":
-        from .engine import Engine
+        from .engine.engine import Engine
         return Engine
     raise AttributeError(f"module 'minitron' has no attribute {name!r}")

@@ -17,12 +17,12 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import tasks
-from minitron import cli
-from minitron import ledger as ledgers
-from minitron.config import Config
-from minitron.environment import available_cpus
-from minitron.files import append_line
+from minitron.base import cli
+from minitron.base.environment import available_cpus
+from minitron.base.files import append_line
+from minitron.data import tasks
+from minitron.data.config import Config
+from minitron.sweep import ledger as ledgers
 
 SEEDS = ("--seed 0", "--seed 1", "--seed 2")
 

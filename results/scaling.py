@@ -16,7 +16,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from minitron import cli, ledger, phase, picture, scaling
+from minitron.base import cli
+from minitron.measure import scaling
+from minitron.report import phase, picture
+from minitron.sweep import ledger
 
 SIZES = {"parameters": "parameters", "flops": "training FLOPs"}
 LEDGERS = {"stories": "results/stories.jsonl", "induction": "results/induction.jsonl"}

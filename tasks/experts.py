@@ -14,8 +14,6 @@ Expect: 99.8% right at temperature 0.25 of experts who are right half of the tim
 """
 import numpy as np
 
-from minitron.rng import WORLD, Random
-
 LENGTHS = (2, 4096)
 LENGTH = 256
 VARIANTS = ("independent", "shared")
@@ -28,9 +26,9 @@ BATCH = 512
 TEMPERATURE = 1.0
 
 
-def prepare(length, variant, train_fraction, data, choices, percent, world):
+def prepare(world, length, variant, train_fraction, data, choices, percent):
     """Draw the right answers, and the wrong ones of a shared bias -> pieces, draw, no fingerprint."""
-    hidden = Random(WORLD, world, length)
+    hidden = world(length)
     right = hidden.integers(0, choices, length)
     wrong = (right + hidden.integers(1, choices, length)) % choices
     misled = hidden.permutations(1, length)[0] >= round(length * percent / 100)

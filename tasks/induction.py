@@ -13,8 +13,6 @@ Expect: two layers solve it, one does not, and a head forms as the loss falls (d
 """
 import numpy as np
 
-from minitron.errors import MinitronError
-
 LENGTHS = (4, 120)
 LENGTH = 48
 OPTIONS = {"segment": (8, 2, 60), "symbols": (64, 4, 94)}
@@ -29,9 +27,9 @@ def VOCAB(variant, segment, symbols):
 
 def sample(rng, length, batch, variant, segment, symbols):
     if segment > symbols:
-        raise MinitronError(f"option segment {segment} exceeds symbols {symbols}: a segment has different symbols")
+        raise ValueError(f"option segment {segment} exceeds symbols {symbols}: a segment has different symbols")
     if not 2 * segment <= length <= symbols + segment:
-        raise MinitronError(f"length {length} does not fit segment {segment} and symbols {symbols}: "
+        raise ValueError(f"length {length} does not fit segment {segment} and symbols {symbols}: "
                             f"use {2 * segment} to {symbols + segment}")
     different = rng.permutations(batch, symbols)[:, :length - segment]
     first = rng.integers(0, 2**31, (batch, 1)) % (length - 2 * segment + 1)

@@ -13,8 +13,6 @@ Expect: of 1,024 facts dim 2 holds 6%, dim 3 71%, dim 4 all (docs/gallery.md).
 """
 import numpy as np
 
-from minitron.rng import WORLD, Random
-
 LENGTHS = (2, 8192)
 LENGTH = 256
 OPTIONS = {"world": (0, 0, 2**31)}
@@ -24,9 +22,9 @@ ENDS = False
 BATCH = 512
 
 
-def prepare(length, variant, train_fraction, data, world):
+def prepare(world, length, variant, train_fraction, data):
     """Draw the table -> pieces, draw, no fingerprint.  All splits are the whole table."""
-    value = Random(WORLD, world, length).permutations(1, length)[0]
+    value = world(length).permutations(1, length)[0]
 
     def draw(rng, facts, batch, split):
         key = rng.integers(0, length, batch)

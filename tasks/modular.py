@@ -16,8 +16,6 @@ Expect: of p = 113, ordered, 0.7 of the table is enough after 480 steps and 0.3 
 """
 import numpy as np
 
-from minitron.rng import WORLD, Random
-
 from . import SPLITS, shares
 
 LENGTHS = (2, 256)
@@ -31,11 +29,11 @@ VERSION = 2
 WATCH = ("fourier",)
 
 
-def prepare(length, variant, train_fraction, data):
+def prepare(world, length, variant, train_fraction, data):
     """Cut the table into splits -> pieces, draw, no fingerprint: the cut is the same for every run."""
     pieces = [str(hour) for hour in range(length)] + ["+", "="]
     a, b = np.divmod(np.arange(length**2), length)
-    lot = Random(WORLD, length).uniform((length, length))
+    lot = world(length).uniform((length, length))
     if variant == "plain":
         lot = np.triu(lot) + np.triu(lot, 1).T                                  # one lot for a+b and b+a
     order = np.argsort(lot, axis=None, kind="stable")

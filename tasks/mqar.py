@@ -13,8 +13,6 @@ Expect: with 8 pairs softmax learns it from dim 32 on, linear attention from dim
 """
 import numpy as np
 
-from minitron.errors import MinitronError
-
 LENGTHS = (4, 1024)
 LENGTH = 64
 OPTIONS = {"pairs": (4, 1, 256), "vocab": (128, 8, 8192), "power": (0.01, 0.01, 1.0)}
@@ -32,7 +30,7 @@ def VOCAB(variant, pairs, vocab, power):
 
 def sample(rng, length, batch, variant, pairs, vocab, power):
     if length % 2 or length < 4 * pairs or vocab <= length:
-        raise MinitronError(f"length {length} does not fit pairs {pairs} and vocab {vocab}: it is even, at least 4 * pairs, "
+        raise ValueError(f"length {length} does not fit pairs {pairs} and vocab {vocab}: it is even, at least 4 * pairs, "
                             "and below vocab")
     keys = 1 + rng.different(batch, vocab // 2 - 1, pairs)
     values = vocab // 2 + rng.different(batch, vocab - vocab // 2, pairs)

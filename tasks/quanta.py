@@ -12,9 +12,6 @@ Expect: at dim 64 three of eight parities, two of them alike, are learnt, each w
 """
 import numpy as np
 
-from minitron.errors import MinitronError
-from minitron.rng import WORLD, Random
-
 from . import by_weight
 
 LENGTHS = (1, 64)
@@ -33,8 +30,8 @@ def VOCAB(variant, tasks, k, alpha, world):
 
 def sample(rng, length, batch, variant, tasks, k, alpha, world):
     if k > length:
-        raise MinitronError(f"option k {k} exceeds length {length}: so many bits there are not")
-    hidden = Random(WORLD, world, length).permutations(tasks, length)[:, :k]
+        raise ValueError(f"k is {k}, but there are only {length} bits")
+    hidden = world(length).permutations(tasks, length)[:, :k]
     task = by_weight(rng, np.arange(1, tasks + 1) ** -alpha, batch)
     bits = rng.integers(0, 2, (batch, length))
     answer = np.take_along_axis(bits, hidden[task], axis=1).sum(axis=1) % 2

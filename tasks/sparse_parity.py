@@ -12,9 +12,6 @@ Expect: pairs of 12 and of 20 bits and triples of 12 are found, triples of 20 no
 """
 import numpy as np
 
-from minitron.errors import MinitronError
-from minitron.rng import WORLD, Random
-
 from . import join
 
 VOCAB = "01="
@@ -28,8 +25,8 @@ EXTRAPOLATES = False
 def hidden(length, k, world):
     """The k bits that count, in order."""
     if k > length:
-        raise MinitronError(f"option k {k} exceeds length {length}: so many bits there are not")
-    return np.sort(Random(WORLD, world, length).permutations(1, length)[0, :k])
+        raise ValueError(f"k is {k}, but there are only {length} bits")
+    return np.sort(world(length).permutations(1, length)[0, :k])
 
 
 def sample(rng, length, batch, variant, k, world):

@@ -14,8 +14,6 @@ Expect: 0.01 nats a word above the floor at dim 32, 0.05 to 0.09 at 16, 0.9 at 4
 """
 import numpy as np
 
-from minitron.rng import WORLD, Random
-
 from . import by_weight
 
 SHE = "Mia Ann Zoe Eva Ida Lea Amy Joy Kim Liv May Nia Pia Rita Sue Una".split()
@@ -55,7 +53,7 @@ def zipf(size):
 
 def facts(world):
     """What is common in this world: rows of things in the order of how likely they are."""
-    rng = Random(WORLD, world)
+    rng = world()
     friends = rng.permutations(NAMES, NAMES - 1)
     return {"friend": friends + (friends >= np.arange(NAMES)[:, None]),       # anyone but oneself
             "place": rng.permutations(NAMES, len(PLACES)),

@@ -15,8 +15,6 @@ import math
 
 import numpy as np
 
-from minitron.errors import MinitronError
-
 from . import SPLITS, shares
 
 LENGTHS = (2, 4096)
@@ -33,7 +31,7 @@ TEMPERATURE = 0.8
 MOST_CHARACTERS = 1024      # more different ones than this are better read as bytes
 
 
-def prepare(length, variant, train_fraction, data):
+def prepare(world, length, variant, train_fraction, data):
     """Read the text -> pieces, draw(rng, length, batch, split), fingerprint.  Raises MinitronError for an unfit file.
 
     The text is cut into three stretches, so that no window lies in two splits.
@@ -43,7 +41,7 @@ def prepare(length, variant, train_fraction, data):
     stretches = dict(zip(SPLITS, (tokens[a:b] for a, b in zip(cuts, cuts[1:]))))
     if min(len(stretch) for stretch in stretches.values()) <= length:
         needed = math.ceil((length + 2) / min(train_fraction, 0.2 * (1 - train_fraction)))
-        raise MinitronError(f"data {data!r} has {len(tokens)} tokens, too few for length {length}, which needs about {needed}: "
+        raise ValueError(f"data {data!r} has {len(tokens)} tokens, too few for length {length}, which needs about {needed}: "
                             "use a longer text or a smaller --length")
 
     def draw(rng, length, batch, split):
@@ -63,7 +61,7 @@ def read(data):
         with open(data, "rb") as file:
             return file.read()
     except OSError as error:
-        raise MinitronError(f"data {data!r} cannot be read: {error.strerror}") from None
+        raise ValueError(f"data {data!r} cannot be read: {error.strerror}") from None
 
 
 def tokenize(content, data, variant):
@@ -74,9 +72,9 @@ def tokenize(content, data, variant):
     try:
         points = np.frombuffer(content.decode().encode("utf-32-le"), np.uint32)
     except UnicodeDecodeError as error:
-        raise MinitronError(f"data {data!r} is not UTF-8 (byte {error.start}): use --variant bytes") from None
+        raise ValueError(f"data {data!r} is not UTF-8 (byte {error.start}): use --variant bytes") from None
     characters, tokens = np.unique(points, return_inverse=True)
     if not 2 <= len(characters) <= MOST_CHARACTERS:
-        raise MinitronError(f"data {data!r} has {len(characters)} different characters: use a text with at least 2, "
+        raise ValueError(f"data {data!r} has {len(characters)} different characters: use a text with at least 2, "
                             f"and --variant bytes for one with more than {MOST_CHARACTERS}")
     return [chr(point).encode() for point in characters], tokens, fingerprint

@@ -6,9 +6,9 @@ import pytest
 from helpers import LETTERS, SMALL, random_weights
 
 from minitron import Engine
-from minitron import engine as module
-from minitron.environment import ROOT
-from minitron.export import FLOAT32, Vocabulary, model_bytes, read_model
+from minitron.base.environment import ROOT
+from minitron.engine import engine as module
+from minitron.engine.model_file import FLOAT32, Vocabulary, model_bytes, read_model
 
 
 @pytest.fixture

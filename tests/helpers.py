@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import slow_ops
 
-from minitron import model, ops
-from minitron.config import ModelConfig
-from minitron.environment import ROOT
-from minitron.errors import MinitronError
-from minitron.model import loss_and_gradients
-from minitron.params import Params, init
+from minitron.base.environment import ROOT
+from minitron.base.errors import MinitronError
+from minitron.model import ops
+from minitron.model import transformer as model
+from minitron.model.config import ModelConfig
+from minitron.model.params import Params, init
+from minitron.model.transformer import loss_and_gradients
 
 SMALL = ModelConfig(dim=16, layers=2, heads=4, kv_heads=2, head_dim=6, ffn_dim=24, vocab=8).resolve()
 LETTERS = [bytes([byte]) for byte in b"abcdefgh"]

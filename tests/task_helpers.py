@@ -2,9 +2,9 @@
 import inspect
 import math
 
-import tasks
-from minitron.config import Config
-from minitron.rng import Random
+from minitron.base.rng import Random
+from minitron.data import batches, tasks
+from minitron.data.config import Config
 
 CASES = [(name, variant) for name in tasks.names() for variant in tasks.module(name).VARIANTS]
 
@@ -16,7 +16,7 @@ def load(name, variant=None, **options):
 def draw(task, batch, split="train", stream=5):
     """Rows of a split and what is scored in them: token ids or labels, -1 elsewhere."""
     tokens, answer = task.draw(Random(stream, task.length), task.length, batch, split)
-    return tokens, tasks.scored(tokens, answer)
+    return tokens, batches.scored(tokens, answer)
 
 
 def spelled(task, row):

@@ -1,0 +1,81 @@
+"""The benchmarks run, and the work that they compare is the same work.  What they measure is no business of a test."""
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(name):
+    """bench/NAME.py as a module of another name, since train.py is there twice."""
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", ROOT / "bench" / f"{name}.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(script, *flags):
+    return subprocess.run([sys.executable, str(ROOT / "bench" / script), *flags], capture_output=True, text=True, timeout=120)
+
+
+def test_a_shape_is_measured_without_any_peer(tmp_path):
+    out = tmp_path / "speed.jsonl"
+    done = run("train.py", "--shapes", "0", "--peers", "", "--rounds", "1", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    [figures] = map(json.loads, out.read_text().splitlines())
+    assert figures["shape"]["dim"] == 32 and figures["ms"].keys() == {"minitron"} and figures["times_faster"] == {}
+    assert 0 < figures["share_of_peak"] < 1 and f"{figures['tokens_per_second']:,} tokens/s" in done.stdout
+
+
+def test_losses_that_differ_stop_the_benchmark():
+    bench = load("train")
+    ours, theirs = [4.0, 3.0] * 6, [4.0, 3.01] * 6
+    with pytest.raises(SystemExit, match="not the same model"):
+        bench.check_losses({"minitron": {"losses": [ours]}, "jax_jit": {"losses": [theirs]}})
+    assert bench.check_losses({"minitron": {"losses": [ours]}, "jax_jit": {"losses": [ours]}}) == 0
+
+
+@pytest.mark.parametrize("index", [0, 5])
+def test_pytorch_trains_the_same_model(monkeypatch, index):
+    """The losses of five steps, so that the gradients and the optimizer are the same, too.  Shape 5 has qk-norm."""
+    pytest.importorskip("torch")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    bench = load("train")
+    from minitron.model.params import init
+    shape = bench.SHAPES[index]
+    weights = init(shape.config()).tensors()
+    inputs, targets = np.random.RandomState(0).randint(0, shape.vocab, (2, shape.batch, shape.time))
+    ours, theirs = (make(shape, weights, inputs, targets) for make in (bench.minitron, bench.peers.torch_eager))
+    for _ in range(5):
+        assert ours() == pytest.approx(theirs(), rel=1e-5)
+
+
+def test_the_engine_is_measured(tmp_path):
+    out = tmp_path / "engine.jsonl"
+    done = run("engine.py", "--shapes", "0", "--threads", "1", "--rounds", "1", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    [figures] = map(json.loads, out.read_text().splitlines())
+    assert figures["shape"]["dim"] == 64 and figures["ratios"].keys() == {"decode", "score", "generate"}
+    assert all(0 < ratio < 10 for ratio in figures["ratios"].values()) and "dim 64, 1 thread: decode" in done.stdout
+    printed = run("engine.py", "--table", str(out)).stdout
+    assert printed.count("\n") == 3 and f"{100 * figures['ratios']['score']:.0f}%" in printed
+
+
+def test_the_documentation_quotes_what_was_measured():
+    bench, text = load("train"), (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    results = ROOT / "results"
+    for threads in (1, 2):
+        speed, memory = bench.tables(results / "train_speed.jsonl", threads)
+        assert speed in text and (threads == 1 or memory in text)
+    for name in ("where.txt", "tricks.txt"):
+        assert (results / name).read_text(encoding="utf-8").strip() in text
+    engine = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
+    assert run("engine.py", "--table", str(results / "engine_speed.jsonl")).stdout in engine
+    assert (results / "engine_tricks.txt").read_text(encoding="utf-8").strip("\n") in engine
+    for line in (results / "before_after.jsonl").read_text(encoding="utf-8").splitlines():
+        assert f"{json.loads(line)['seconds']:.1f}" in text
