@@ -1,7 +1,8 @@
-"""The README is true: its commands run, in their order, in a copy of the repository, and then those of docs/.
+"""The README is true: its commands run, in order, in a copy of the repository, then those of docs/.
 
-Training commands get --steps 20 here, and sweeps that would train use smaller dials: the test is that they run, not how far
-they get.  Outputs that do not depend on a trained model are compared with the printed ones.
+Training commands get --steps 20 here, and sweeps that would train use smaller dials: the test is
+that they run, not how far they get.  Outputs that do not depend on a trained model are compared
+with the printed ones.
 """
 import json
 import re
@@ -12,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "run.c").exists())
-PAGES = ("README.md", "docs/tour.md", "docs/engine.md", "docs/sweeps.md")      # in the order of reading
+ROOT = next(up for up in Path(__file__).resolve().parents if (up / "run.c").exists())
+PAGES = ("README.md", "docs/tour.md", "docs/engine.md", "docs/sweeps.md")   # in order of reading
 FILES = ("Makefile", "pyproject.toml", "run.c", "train.py", "minitron", "tasks", "bench")
 SHORT = " --steps 20 --eval-every 10 --test-items 50"
 PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]*)`")
-LINES = re.compile(r"^\| `([\w/.]+)`(.*?) \| (\d[\d,]*) \|", re.MULTILINE)
+ROW = re.compile(r"^ +(\d+) +([\d.]+)% +\([\d.-]+\) +[\d.]+% +[\d.]+% +([\d.]+)%", re.MULTILINE)
+LINES = re.compile(r"^\| `([\w/.]+)`(.*?) \| (\d+) \|", re.MULTILINE)
 
 
 def read(name):
@@ -42,7 +44,7 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     for name in FILES:
         source = ROOT / name
-        shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy(source, folder / name)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
     (folder / "results").mkdir()
     shutil.copy(ROOT / "results" / "addition.jsonl", folder / "results")
     return folder
@@ -51,7 +53,8 @@ def copy(tmp_path_factory):
 def run(command, folder):
     """`python` is the one that runs the tests."""
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-    return subprocess.run(command, shell=True, cwd=folder, env={"PATH": path}, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, shell=True, cwd=folder, env={"PATH": path}, timeout=240,
+                          capture_output=True, text=True)
 
 
 def shortened(command):
@@ -62,8 +65,10 @@ def shortened(command):
 
 
 def test_commands_and_examples_run(copy):
-    assert {"make", "python train.py --dim 128", "python train.py --dim 8 --out small.bin"} <= {
-        command for kind, block in blocks(read("README.md")) if kind == "console" for command in commands(block)}
+    first = [command for kind, block in blocks(read("README.md")) if kind == "console"
+             for command in commands(block)]
+    assert {"make", "python train.py --dim 128",
+            "python train.py --dim 8 --out small.bin", './run model.bin -i "123+456="'} <= set(first)
     for kind, block in BLOCKS:
         if kind == "console":
             for command in map(shortened, commands(block)):
@@ -76,8 +81,9 @@ def test_commands_and_examples_run(copy):
 
 
 def printed(command):
-    """-> the whole first command of the block that begins with `command`, and the output printed below it"""
-    [block] = [block for kind, block in BLOCKS if kind == "console" and block.startswith(f"$ {command}")]
+    """-> the whole command of the block that begins with `command`, and the output below it"""
+    [block] = [block for kind, block in BLOCKS
+               if kind == "console" and block.startswith(f"$ {command}")]
     first, _, output = block.partition("\n")
     assert len(commands(block)) == 1 and output.strip()
     return first[2:], output.strip()
@@ -97,31 +103,32 @@ def test_report_is_as_printed(tmp_path):
 @pytest.mark.parametrize("page", PAGES[:2])
 def test_results_quoted_are_in_the_ledger(page):
     """Each percentage of a row of results comes from a record in results/."""
-    rows = re.findall(r"^ +(\d+) +([\d.]+)% +\([\d.-]+\) +[\d.]+% +[\d.]+% +([\d.]+)%", read(page), re.MULTILINE)
+    rows = ROW.findall(read(page))
     assert rows
     ledger = "".join(path.read_text() for path in (ROOT / "results").glob("*.jsonl"))
     recorded = {(length, f"{r['exact']:.2%}", f"{r['token']:.2%}")
-                for line in ledger.splitlines() for length, r in json.loads(line).get("metrics", {}).items() if r["n"]}
+                for line in ledger.splitlines()
+                for length, r in json.loads(line).get("metrics", {}).items() if r["n"]}
     for length, exact, token in rows:
         assert (length, f"{exact}%", f"{token}%") in recorded
 
 
 def test_files_that_are_named_exist():
-    pages = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
-    named = {(page.name, path) for page in pages for path in PATH.findall(page.read_text(encoding="utf-8"))}
-    made = ("path/to/mine.py", "build/", "build/fuzz/", "build/libminitron.so")
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    named = {(page.name, path) for page in pages for path in PATH.findall(page.read_text("utf-8"))}
+    named = {(page, path) for page, path in named if not path.startswith(("build/", "path/to/"))}
     assert len(named) > 50
-    assert not sorted((page, path) for page, path in named if path not in made and not (ROOT / path).exists())
+    assert not [(page, path) for page, path in sorted(named) if not (ROOT / path).exists()]
 
 
 def test_reading_list_counts_lines():
-    """To a tenth: `run.c` up to the comment that lets a reader stop there."""
-    listed = LINES.findall(read("README.md"))
+    """To a tenth; `run.c` up to the comment at which a reader may stop"""
+    listed = [(path, until, int(count)) for path, until, count in LINES.findall(read("README.md"))]
     assert len(listed) == 7
     for path, until, count in listed:
         text = read(path)
         if until:
             text = text[:text.lower().index(re.search('"(.*)"', until)[1].lower())]
-        assert abs(text.count("\n") - int(count.replace(",", ""))) <= 0.1 * int(count.replace(",", "")), path
-    total = sum(int(count.replace(",", "")) for _, _, count in listed)
+        assert abs(text.count("\n") - count) <= 0.1 * count, path
+    total = sum(count for _, _, count in listed)
     assert f"about {round(total, -2):,} lines" in read("README.md")
