@@ -1,7 +1,8 @@
-"""The README is true: each command in it runs, in its order, in a copy of the repository, and so do the examples of docs/.
+"""The README is true: its commands run, in order, in a copy of the repository, then those of docs/.
 
-Training commands get --steps 20 here, and sweeps that would train smaller dials: what is tested is that they are right, not what
-they reach.
+Training commands get --steps 20 here, and sweeps that would train use smaller dials: the test is
+that they run, not how far they get.  Outputs that do not depend on a trained model are compared
+with the printed ones.
 """
 import json
 import re
@@ -12,72 +13,123 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROOT = next(up for up in Path(__file__).resolve().parents if (up / "run.c").exists())
+PAGES = ("README.md", "docs/tour.md", "docs/engine.md", "docs/sweeps.md")   # in order of reading
+FILES = ("Makefile", "pyproject.toml", "run.c", "train.py", "minitron", "tasks", "bench")
+SHORT = " --steps 20 --eval-every 10 --test-items 50"
+PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]*)`")
+ROW = re.compile(r"^ +(\d+) +([\d.]+)% +\([\d.-]+\) +[\d.]+% +[\d.]+% +([\d.]+)%", re.MULTILINE)
+LINES = re.compile(r"^\| `([\w/.]+)`(.*?) \| (\d+) \|", re.MULTILINE)
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 def blocks(text):
+    """-> (language, content) of each block of code"""
     return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-BLOCKS = blocks(README)
-COMMANDS = [line[2:] for kind, block in BLOCKS if kind == "console" for line in block.splitlines() if line.startswith("$ ")]
+def commands(block):
+    return [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+
+
+BLOCKS = [block for page in PAGES for block in blocks(read(page))]
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """The repository's files in a new folder, with an own file my.txt and `python` the one that runs the tests."""
+    """The repository's files in a new folder."""
     folder = tmp_path_factory.mktemp("readme")
-    for name in ("Makefile", "pyproject.toml", "run.c", "train.py", "minitron", "tasks", "sweeps"):
+    for name in FILES:
         source = ROOT / name
-        shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy(source, folder / name)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
     (folder / "results").mkdir()
     shutil.copy(ROOT / "results" / "addition.jsonl", folder / "results")
-    (folder / "my.txt").write_text("It was the best of times, it was the worst of times.\n" * 400)
     return folder
 
 
 def run(command, folder):
+    """`python` is the one that runs the tests."""
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-    return subprocess.run(command, shell=True, cwd=folder, env={"PATH": path}, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, shell=True, cwd=folder, env={"PATH": path}, timeout=240,
+                          capture_output=True, text=True)
+
+
+def shortened(command):
+    """The command with flags that make it take seconds."""
+    if " sweep " in command and "--out small.jsonl" in command:
+        return command + " --steps 5 --seeds 1"
+    return command + SHORT if "train.py" in command and "-h" not in command else command
 
 
 def test_commands_and_examples_run(copy):
-    assert {"make", "python train.py --dim 128", "python train.py --dim 8 --out small.bin"} <= set(COMMANDS)
-    documented = [block for name in ("engine", "sweeps") for block in blocks((ROOT / "docs" / f"{name}.md").read_text("utf-8"))]
-    for kind, block in BLOCKS + documented:
+    first = [command for kind, block in blocks(read("README.md")) if kind == "console"
+             for command in commands(block)]
+    train = "python train.py --dim"
+    assert {"make", f"{train} 128", f"{train} 8 --out small.bin"} <= set(first)
+    for kind, block in BLOCKS:
         if kind == "console":
-            for command in (line[2:] for line in block.splitlines() if line.startswith("$ ")):
-                steps = " --steps 20 --eval-every 10 --test-items 50" if "train.py" in command and "-h" not in command else ""
-                if " sweep " in command and "--out small.jsonl" in command:
-                    steps = " --steps 5 --seeds 1"
-                done = run(command + steps, copy)
+            for command in map(shortened, commands(block)):
+                done = run(command, copy)
                 assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-                assert done.stdout
+                assert done.stdout, command
         elif kind == "python":
             done = run(f"{sys.executable} - <<'END'\n{block}\nEND", copy)
             assert done.returncode == 0, done.stderr
 
 
-def test_gallery_is_as_printed():
-    printed = next(block for kind, block in BLOCKS if "$ python -m minitron tasks parity" in block)
-    done = run(f"{sys.executable} -m minitron tasks parity", ROOT)
-    assert done.stdout.strip() == printed.partition("\n")[2].strip()
+def printed(command):
+    """-> the whole command of the block that begins with `command`, and the output below it"""
+    [block] = [block for kind, block in BLOCKS
+               if kind == "console" and block.startswith(f"$ {command}")]
+    first, _, output = block.partition("\n")
+    assert len(commands(block)) == 1 and output.strip()
+    return first[2:], output.strip()
+
+
+def test_tasks_are_as_printed():
+    command, output = printed("python -m minitron tasks parity")
+    assert run(command, ROOT).stdout.strip() == output
 
 
 def test_report_is_as_printed(tmp_path):
-    printed = next(block for kind, block in BLOCKS if "$ python -m minitron report results/addition.jsonl" in block)
-    command, _, said = printed.partition("\n")
-    done = run(command[2:].replace("addition.html", str(tmp_path / "addition.html")).replace("python", sys.executable, 1), ROOT)
-    assert done.stdout.replace(str(tmp_path) + "/", "").strip() == said.strip()
+    command, output = printed("python -m minitron report results/addition.jsonl")
+    done = run(command.replace("addition.html", str(tmp_path / "addition.html")), ROOT)
+    assert done.stdout.replace(str(tmp_path) + "/", "").strip() == output
 
 
-def test_results_quoted_are_in_the_ledger():
-    """Each percentage of a results row in the README comes from a record in results/."""
-    rows = re.findall(r"^ +(\d+) +([\d.]+)% +\([\d.-]+\) +[\d.]+% +[\d.]+% +([\d.]+)%", README, re.MULTILINE)
+@pytest.mark.parametrize("page", PAGES[:2])
+def test_results_quoted_are_in_the_ledger(page):
+    """Each percentage of a row of results comes from a record in results/."""
+    rows = ROW.findall(read(page))
     assert rows
     ledger = "".join(path.read_text() for path in (ROOT / "results").glob("*.jsonl"))
     recorded = {(length, f"{r['exact']:.2%}", f"{r['token']:.2%}")
-                for line in ledger.splitlines() for length, r in json.loads(line).get("metrics", {}).items() if r["n"]}
+                for line in ledger.splitlines()
+                for length, r in json.loads(line).get("metrics", {}).items() if r["n"]}
     for length, exact, token in rows:
         assert (length, f"{exact}%", f"{token}%") in recorded
+
+
+def test_files_that_are_named_exist():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    named = {(page.name, path) for page in pages for path in PATH.findall(page.read_text("utf-8"))}
+    made = re.compile("build/|path/to/|results/NAME")
+    assert len(named) > 50
+    assert not [(page, path) for page, path in sorted(named)
+                if not made.match(path) and not (ROOT / path).exists()]
+
+
+def test_reading_list_counts_lines():
+    """To a tenth; `run.c` up to the comment at which a reader may stop"""
+    listed = [(path, until, int(count)) for path, until, count in LINES.findall(read("README.md"))]
+    assert len(listed) == 7
+    for path, until, count in listed:
+        text = read(path)
+        if until:
+            text = text[:text.lower().index(re.search('"(.*)"', until)[1].lower())]
+        assert abs(text.count("\n") - count) <= 0.1 * count, path
+    total = sum(count for _, _, count in listed)
+    assert f"about {round(total, -2):,} lines" in read("README.md")
