@@ -17,7 +17,7 @@ from task_helpers import CASES, load
 
 from minitron.base.errors import MinitronError
 from minitron.base.rng import Random
-from minitron.data import batches, tasks
+from minitron.data import batches, splits, tasks
 from minitron.data.batches import training_batch
 from minitron.data.config import Config
 from minitron.measure import evaluate
@@ -470,12 +470,12 @@ def test_text_windows_of_different_splits_share_no_character(tmp_path, fraction)
 
 def test_row_hash_is_the_same_on_every_machine():
     golden = [0.0, 0.4815585823555033, 0.28176129772258496, 0.7565402598884902]
-    assert tasks.row_hash(np.array([[0, 0, 0], [0, 0, 1], [1, 0, 0], [9, 8, 7]])).tolist() == golden
+    assert splits.row_hash(np.array([[0, 0, 0], [0, 0, 1], [1, 0, 0], [9, 8, 7]])).tolist() == golden
 
 
 @pytest.mark.parametrize("name, variant, length", SPACES)
 def test_row_hash_is_uniform(name, variant, length):
-    h = np.sort(tasks.row_hash(space(name, variant, length)))
+    h = np.sort(splits.row_hash(space(name, variant, length)))
     assert h[0] >= 0 and h[-1] < 1
     distance = np.abs(h - (np.arange(len(h)) + 0.5) / len(h)).max()
     assert distance < 1.95 * len(h) ** -0.5         # Kolmogorov-Smirnov at 0.1%, for sixteen spaces

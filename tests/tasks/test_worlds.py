@@ -258,12 +258,12 @@ def test_worked_example_of_stories_is_a_story():
 def test_stories_keep_to_the_grammar_and_their_entropy_is_the_one_claimed(length, world):
     task, n = load("stories", length=length, options=f"world={world}"), 4000
     # Straight from sample: a split holds a share of the different stories, which is no share of the likely ones.
-    tokens, answer = task.module.sample(Random(8, length), length, n, "plain", tasks.world({"world": world}))
+    tokens, answer = task.module.sample(Random(8, length), length, n, "plain", tasks.open_world({"world": world}))
     assert not answer[:, 0].any() and answer[:, 1:].all()
-    stories, facts = [Story(batches.spell(task, row).split(" ")) for row in tokens], task.module.facts(tasks.world({"world": world}))
+    stories, facts = [Story(batches.spell(task, row).split(" ")) for row in tokens], task.module.facts(tasks.open_world({"world": world}))
     nats = np.array([story.nats(facts) for story in stories]) / (8 * length)
-    assert task.module.reference(tokens, "plain", tasks.world({"world": world})) == pytest.approx({"the grammar": nats.mean()}, rel=1e-12)
-    assert task.module.reference(tokens[:1], "plain", tasks.world({"world": world})) == pytest.approx({"the grammar": nats[0]}, rel=1e-12)
+    assert task.module.reference(tokens, "plain", tasks.open_world({"world": world})) == pytest.approx({"the grammar": nats.mean()}, rel=1e-12)
+    assert task.module.reference(tokens[:1], "plain", tasks.open_world({"world": world})) == pytest.approx({"the grammar": nats[0]}, rel=1e-12)
     assert abs(nats.mean() - entropy_of_stories(length)) < 4 * nats.std() / n**0.5
     heroes = Counter(story.hero for story in stories)
     assert len(heroes) == 32 and all(near(count / n, 1 / 32, n) for count in heroes.values())
@@ -275,8 +275,8 @@ def test_stories_keep_to_the_grammar_and_their_entropy_is_the_one_claimed(length
 
 def test_choices_of_stories_are_zipfs():
     task, n = load("stories"), 4000
-    tokens, _ = task.module.sample(Random(9), 6, n, "plain", tasks.world({"world": 0}))
-    ranks, facts = defaultdict(Counter), task.module.facts(tasks.world({"world": 0}))
+    tokens, _ = task.module.sample(Random(9), 6, n, "plain", tasks.open_world({"world": 0}))
+    ranks, facts = defaultdict(Counter), task.module.facts(tasks.open_world({"world": 0}))
     for row in tokens:
         for table, i, chosen in Story(batches.spell(task, row).split(" ")).choices:
             ranks[table][facts[table][i].tolist().index(chosen)] += 1
@@ -288,7 +288,7 @@ def test_choices_of_stories_are_zipfs():
 
 def test_facts_of_stories_are_orders_of_what_there_is_and_differ_between_worlds():
     module = tasks.module("stories")
-    facts, other = (module.facts(tasks.world({"world": world})) for world in (0, 1))
+    facts, other = (module.facts(tasks.open_world({"world": world})) for world in (0, 1))
     for table, size in {"place": 16, "thing": 32, "colour": 12, "verb": 16}.items():
         assert (np.sort(facts[table], axis=1) == np.arange(size)).all() and (facts[table] != other[table]).any()
     for hero, friends in enumerate(facts["friend"]):
