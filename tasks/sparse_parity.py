@@ -11,8 +11,6 @@ Source: Barak et al. 2022, arXiv:2207.08799.
 Expect: pairs of 12 and of 20 bits and triples of 12 are found, triples of 20 not yet
 (docs/gallery.md).
 """
-import numpy as np
-
 from . import join
 
 VOCAB = "01="

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..base import cli
 from ..base.environment import available_cpus
 from ..base.errors import MinitronError
+from ..data import tasks
 from ..data.command_line import training_command
 from ..report import page
 from ..report.board import Board
@@ -32,7 +33,7 @@ def add_parser(commands):
         if name != "task":
             run.add_argument(cli.flag(name), default=argparse.SUPPRESS, metavar="LIST", help=argparse.SUPPRESS)
     run.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1 of each cell (default 3, or --seed LIST)")
-    run.add_argument("--out", metavar="LEDGER", help="where the records go (default results/TASK.jsonl)")
+    run.add_argument("--out", metavar="LEDGER", help="where the records go (default results/TASK.jsonl, or mine.jsonl for mine.py)")
     run.add_argument("--jobs", type=int, default=available_cpus(), metavar="N", help="cells at a time (default: one a core)")
     run.add_argument("--budget", metavar="TIME", help="run the cheapest cells that fit into this, such as 10m; say what does not")
     run.add_argument("--timeout", metavar="TIME", help="stop a cell after this, such as 90s")
@@ -51,7 +52,7 @@ def run(flags):
     if flags["models"] is not None and not Path(flags["models"]).is_dir():
         raise MinitronError(f"{flags['models']!r} is no directory: make it, or give --models another place")
     turned, spec = axes(flags["what"], {name: flags[name] for name in grid.dials() if name in flags}, flags["seeds"])
-    out = flags["out"] or spec.get("out") or f"results/{turned['task'][0]}.jsonl"
+    out = flags["out"] or spec.get("out") or default_ledger(turned["task"][0])
     cells = grid.cells(turned)
     cells = cells if flags["shard"] is None else take_shard(cells, flags["shard"])
     with nullcontext() if flags["list"] else ledger.claimed(out):
@@ -61,6 +62,11 @@ def run(flags):
     for key, config in todo:
         print(f"{key}  {clock(costs[key]):>8}  {training_command(dataclasses.asdict(config))}")
     return 0
+
+
+def default_ledger(task):
+    """results/TASK.jsonl, or for a task in a user's own file its stem, in the working directory"""
+    return f"{Path(task).stem}.jsonl" if tasks.is_file(task) else f"results/{task}.jsonl"
 
 
 def run_cells(todo, costs, there, out, flags, timeout):

@@ -22,7 +22,7 @@ CALLS = {
 
 
 def check_attributes(module, defaults):
-    """Whether a module has all that a task needs, of the right kinds.      defaults: {name: value}"""
+    """Whether a module has all that a task needs, of the kinds of the defaults, {name: value}"""
     needed = ("LENGTHS",) if hasattr(module, "prepare") else ("LENGTHS", "VOCAB", "sample")
     for name in needed:
         if not hasattr(module, name) or name == "sample" and not callable(module.sample):
@@ -97,7 +97,7 @@ def check_pieces(pieces):
 
 
 def checked(name, function, vocab, exact):
-    """sample() or draw(), whose rows are checked at each call.      exact: `batch` rows, not fewer"""
+    """sample() or draw(), whose rows are checked at each call; exact: `batch` rows, not fewer"""
     def call(rng, length, batch, *split):
         rows = function(rng, length, batch, *split)
         try:
@@ -125,7 +125,8 @@ def check_rows(rows, vocab):
     if answer.dtype != bool:
         check_ids("label", answer, -1, vocab)
     elif answer[:, 0].any():
-        raise ValueError("an answer that is True at a row's first token: no token before predicts it")
+        raise ValueError("an answer that is True at a row's first token: "
+                         "there is no token before to predict it from")
     if not (answer if answer.dtype == bool else answer >= 0).any(axis=1).all():
         raise ValueError("a row without an answer: each row must have one")
 

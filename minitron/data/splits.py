@@ -5,7 +5,7 @@ LARGEST_DRAW = 2**18        # rows that are sampled at once
 
 
 def split_by_hash(sample, ranges, mirror):
-    """Wrap sample(rng, length, batch) as draw(rng, length, batch, split), whose rows are all of one split
+    """Wrap sample(rng, length, batch) as draw(rng, length, batch, split), which keeps to one split
 
     ranges: {split: (low, high)}, the hashes that belong to it, which partition [0, 1); so no row is
     in two splits.  mirror(tokens), or None, gives the twins, which are to be in the same split.

@@ -1,4 +1,4 @@
-"""From the name of a task, or the path of its file, to a Task: checked settings, rows of each split.
+"""From a task's name, or the path of its file, to a Task: checked settings, rows of each split.
 
 The tasks of minitron are modules of the folder tasks/, loaded by path as `minitron.tasks`, so that
 a tasks.py of yours is never taken for them.  A name that ends in .py is the path of a file of your
@@ -33,8 +33,8 @@ DEFAULTS = {
     "VARIANTS": ("plain",),
     "OPTIONS": {},          # further dials: name -> default, smallest, largest value
     "STEP": 1,              # between two lengths
-    "MIXED": True,          # training draws lengths from LENGTHS[0] up to the dial; False: the dial's
-    "EXTRAPOLATES": True,   # longer rows ask for the same ability: they may be mixed, or only tested
+    "MIXED": True,          # training draws all lengths up to the dial; False: the dial's alone
+    "EXTRAPOLATES": True,   # longer rows need the same ability: they may be mixed, or only tested
     "ENDS": True,           # END follows a row, is learnt and not scored; never after int labels
     "EXACT": True,          # there is one right answer; False: the task is to learn a distribution
     "DISTINCT": True,       # a test asks no problem twice; False: as often as training does
@@ -108,7 +108,7 @@ def is_file(name):
 
 
 def titles(task_names):
-    """{name: title}: a file's stem, or its path if a task of minitron, or another here, has the stem"""
+    """{name: title}: a file's stem, or its path if the stem is also another task's"""
     stems = {name: Path(name).stem if is_file(name) else name for name in task_names}
     counts = Counter([*stems.values(), *names()])
     return {name: stem if is_file(name) and counts[stem] == 1 else name
@@ -183,12 +183,14 @@ def check_settings(config, definition, variant, length, longest):
         raise MinitronError(f"length {length} is out of range for task {task}: use {low} to {high}")
     if not definition.EXTRAPOLATES and (longest != length or config.mixed):
         flag = "mixed" if config.mixed else f"test-length {longest}"
-        raise MinitronError(f"{flag} has no use in task {task}, whose length is part of the ability")
+        raise MinitronError(f"{flag} has no use in task {task}, "
+                            "whose length is part of the ability")
     if not length <= longest <= high:
         raise MinitronError(f"test-length {longest} is out of range for task {task} "
                             f"trained to {length}: use {length} to {high}")
     if config.data is not None and not definition.DATA:
-        raise MinitronError(f"data {config.data!r} has no use in task {task}: it is for --task text")
+        raise MinitronError(f"data {config.data!r} has no use in task {task}: "
+                            "it is for --task text")
 
 
 def open_world(options):
@@ -253,7 +255,10 @@ def row_width(source, length, ends):
 
 
 def training_lengths(config, definition, draw, length, mixed):
-    """The lengths up to the dial that have a problem.  Raises MinitronError if the dial's has none."""
+    """The lengths up to the dial that have a problem
+
+    Raises MinitronError if the dial's length has none.
+    """
     low = definition.LENGTHS[0] if mixed else length
     lengths = tuple(value for value in range(low, length + 1, definition.STEP)
                     if has_problem(draw, value))

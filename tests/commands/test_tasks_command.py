@@ -131,7 +131,7 @@ def test_permutations_are_permutations_and_each_is_drawn():
 
 @pytest.mark.parametrize("name", tasks.names())
 def test_gallery_shows_each_variant_with_carets_or_labels_under_what_is_scored_and_nowhere_else(name):
-    lines = gallery.show(name).splitlines()
+    lines = gallery.describe(name).splitlines()
     module = tasks.module(name)
     starts = [i for i, line in enumerate(lines) if line.startswith("variant ")]
     assert [lines[i].split()[1].rstrip(",") for i in starts] == list(module.VARIANTS)
@@ -154,7 +154,7 @@ def test_gallery_shows_each_variant_with_carets_or_labels_under_what_is_scored_a
 
 
 def test_carets_of_a_label_task_are_the_labels_themselves():
-    shown, labels = (line.split() for line in gallery.show("groups").splitlines()[-2:])
+    shown, labels = (line.split() for line in gallery.describe("groups").splitlines()[-2:])
     assert len(shown) == len(labels) == 8 and shown[0] == labels[0]
     assert [int(hour) for hour in labels] == [sum(map(int, shown[:i])) % 60 for i in range(1, 9)]
 
