@@ -51,10 +51,16 @@ def join(vocab, *parts):
     columns, marks = [], []                         # tokens and answer of a part, (B, n) each
     for part, content in zip(parts, contents):
         if isinstance(content, str):
-            content = np.tile([vocab.index(character) for character in content], (batch, 1))
+            content = np.tile([token_of(vocab, character) for character in content], (batch, 1))
         columns.append(content)
         marks.append(np.full(content.shape, isinstance(part, list)))
     return np.concatenate(columns, axis=1).astype(np.int64), np.concatenate(marks, axis=1)
+
+
+def token_of(vocab, character):
+    if character not in vocab:
+        raise ValueError(f"{character!r} is not in VOCAB")
+    return vocab.index(character)
 
 
 def digits(numbers, width, base=10):

@@ -42,7 +42,7 @@ def check_kind(name, value, default):
     """Whether a setting is of its default's type"""
     kinds = {"BOS": (bytes, type(None)), "TEMPERATURE": (float, int)}.get(name, (type(default),))
     if type(value) not in kinds:                # isinstance would take True for a number
-        raise ValueError(f"{name} is {value!r}: it must be {kinds[0].__name__}")
+        raise ValueError(f"{name} is {value!r}: it must be of type {kinds[0].__name__}")
     if name in ("STEP", "BATCH") and value < 1:
         raise ValueError(f"{name} is {value}: it must be at least 1")
 

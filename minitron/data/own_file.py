@@ -60,4 +60,4 @@ def error_line(error, path):
 def error_text(error):
     """"NameError: name 'x' is not defined", in one line"""
     message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return " ".join(f"{type(error).__name__}: {message}".split())
+    return " ".join(f"{type(error).__name__}: {message}".split()).rstrip(":")

@@ -140,7 +140,8 @@ def named_errors(task, function):
         try:
             return function(*arguments, **options)
         except ValueError as error:
-            raise MinitronError(f"task {task}{error_line(error, task)}: {error}") from error
+            reason = " ".join(str(error).splitlines())
+            raise MinitronError(f"task {task}{error_line(error, task)}: {reason}") from error
     return named
 
 
