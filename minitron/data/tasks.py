@@ -159,7 +159,7 @@ def load(config):
     if is_file(config.task):
         named_errors(config.task, contract.check_repeats)(source.rows, length)
     pieces, bos, widest = source.pieces, definition.BOS, definition.LENGTHS[1]
-    ends = definition.ENDS and example_rows(source, length)[1].dtype == bool
+    ends = example_rows(source, length)[1].dtype == bool and definition.ENDS
     mixed = or_default(config.mixed, definition.MIXED)
     return Task(
         name=config.task, module=definition, variant=variant, options=options, arguments=arguments,
