@@ -83,6 +83,14 @@ def check_call(module, name, arguments):
         raise ValueError(f"{name}() cannot be called as {name}({call}): {error}") from None
 
 
+def check_prepared(parts):
+    """Whether prepare() gives pieces, draw() and a fingerprint"""
+    is_triple = isinstance(parts, tuple) and len(parts) == 3
+    if not is_triple or not callable(parts[1]) or not isinstance(parts[2], str):
+        raise ValueError(f"prepare() gives {kind(parts)}: it must give pieces, draw() "
+                         "and a fingerprint, which is text")
+
+
 def check_pieces(pieces):
     """Whether a vocabulary is different texts, none of them empty"""
     numbers = {}                                # piece -> its place

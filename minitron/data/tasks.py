@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -76,7 +76,7 @@ class Task:
 
 
 class Source(NamedTuple):
-    """What a task's module gives: its vocabulary and its rows."""
+    """The vocabulary and the rows that a task's module gives."""
 
     pieces: list            # token id -> bytes, without END
     rows: Callable          # (rng, length, batch) -> tokens (B, S), answer (B, S), of any split
@@ -118,13 +118,19 @@ def titles(task_names):
 def module(name):
     """The module of a task, with the DEFAULTS it leaves out.  Raises MinitronError."""
     if is_file(name):
-        definition = with_defaults(own_module(name))
-        named_errors(name, contract.check_attributes)(definition, DEFAULTS)
-        return definition
+        return held_to_contract(name, own_module(name))
     if name not in names():
         raise MinitronError(f"task {name!r} is unknown: use one of {', '.join(names())}, "
                             "or the path of a file that ends in .py")
     return with_defaults(importlib.import_module(f"minitron.tasks.{name}"))
+
+
+@lru_cache(maxsize=64)
+def held_to_contract(path, definition):
+    """The module of a user's file, which is checked once.  Raises MinitronError."""
+    with_defaults(definition)
+    named_errors(path, contract.check_attributes)(definition, DEFAULTS)
+    return definition
 
 
 def with_defaults(definition):
@@ -223,8 +229,11 @@ def prepared_source(config, definition, variant, length, arguments):
     """The Source of a task that has prepare() in place of VOCAB and sample()"""
     world = arguments.get("world", open_world({}))
     options = {name: value for name, value in arguments.items() if name != "world"}
-    pieces, draw, fingerprint = named_errors(config.task, definition.prepare)(
+    parts = named_errors(config.task, definition.prepare)(
         world, length, variant, config.train_fraction, config.data, **options)
+    if is_file(config.task):
+        named_errors(config.task, contract.check_prepared)(parts)
+    pieces, draw, fingerprint = parts
     draw = checked(config.task, "draw", draw, pieces, exact=False)
 
     def rows(rng, length, batch):

@@ -196,7 +196,7 @@ def test_example_is_the_beginning_of_a_held_out_problem(name, variant):
         assert prompt.endswith("=") and prompt.count("=") == 1
     row, _ = task.draw(Random(GALLERY), task.length, 1, "test")
     assert batches.spell(task, row[0]).startswith(prompt)
-    if name in {"memory", "experts"}:   # whose tests ask for what was learnt
+    if name in {"memory", "experts"}:   # whose tests repeat training
         assert prompt in starts["train"]
     elif name not in {"groups", "brackets", "khop", "mqar", "markov"}:      # short prompts recur
         assert prompt not in starts["train"]

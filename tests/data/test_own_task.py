@@ -218,6 +218,8 @@ def prepare(world, length, variant, train_fraction, data):
     assert tasks.load(Config(task=write(source))).version.endswith(" 1 fingerprint")
     write(source.replace('"01"', '"0"'))
     assert "draw() at length 3 gives token 1: tokens must be 0 to 0" in refusal("mine.py")
+    write(source.replace('"fingerprint"', "3"))
+    assert "prepare() gives (str, function, int): it must give pieces" in refusal("mine.py")
 
 
 # Its faults are told in one line

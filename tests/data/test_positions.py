@@ -106,7 +106,7 @@ def test_the_sum_is_written_in_steps_of_one_the_first_from_the_token_before(name
     ("reorder", "copy", lambda length: range(length)),
     ("reorder", "reverse", lambda length: range(length)[::-1]),
 ])
-def test_each_token_of_the_answer_shares_an_id_with_what_it_is_made_from(name, variant, read):
+def test_each_token_of_the_answer_shares_an_id_with_the_token_it_is_made_from(name, variant, read):
     steps = set()
     for length in (1, 2, 9, 64):
         text, ids = row_and_ids(name, variant, length)

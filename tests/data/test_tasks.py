@@ -191,7 +191,7 @@ def test_steps_and_seeds_differ(name, variant, text):
 
 
 def check_contract(task, length):
-    """A few rows are what tasks/__init__.py says -> tokens of a row, END included"""
+    """A few rows keep the contract of tasks/__init__.py -> tokens of a row, END included"""
     tokens, answer = task.draw(Random(length), length, 5, "train")
     assert tokens.shape == answer.shape
     assert len(tokens) == (min(5, round(0.9 * length**2)) if task.name == "modular" else 5)

@@ -32,7 +32,7 @@ def multiply(problem):
 
 
 def polish(text):
-    """The value of the expression that a text begins with, and what is left of it."""
+    """The value of the expression that a text begins with, and the rest of the text"""
     if text[0].isdigit():
         return int(text[0]), text[1:]
     a, rest = polish(text[1:])
@@ -61,7 +61,7 @@ def clock(problem, length):
     return str(sum(map(int, problem[:-1].split("+"))) % length)
 
 
-# (task, variant) -> the rest of a row, from its beginning up to what is scored and the length dial
+# (task, variant) -> the answer, from the row before it and the length dial
 ANSWERS = {
     ("addition", "plain"): lambda problem, length: add(problem)[0],
     ("addition", "reversed"): lambda problem, length: add(problem)[0][::-1],
@@ -144,7 +144,7 @@ def test_every_task_has_an_oracle(name, variant):
 
 
 @pytest.mark.parametrize("name, variant", ANSWERS)
-def test_answer_is_what_a_slow_oracle_says(name, variant):
+def test_answer_is_that_of_a_slow_oracle(name, variant):
     low, high = tasks.module(name).LENGTHS
     for length in sorted({low, tasks.module(name).LENGTH, high}):
         task = load(name, variant, length=length)
@@ -165,7 +165,7 @@ def test_answer_is_what_a_slow_oracle_says(name, variant):
     ("khop", "plain", 20, "hops=0,letters=3"), ("khop", "plain", 60, "hops=9,letters=3"),
     ("khop", "plain", 60, "hops=9,letters=20"),
 ])
-def test_labels_are_what_a_slow_oracle_says(name, variant, length, options):
+def test_labels_are_those_of_a_slow_oracle(name, variant, length, options):
     task = load(name, variant, length=length, options=options)
     for row, labels in zip(*draw(task, 40)):
         texts = [None if label < 0 else task.pieces[label].decode().strip() for label in labels]
@@ -196,7 +196,7 @@ def test_worked_examples_are_right_and_have_their_carets_under_the_answer(name):
     ("experts", "q17=D", 4), ("memory", "k17=v203", 4),
     ("markov", "abacbacbacacbab", 1), ("text", "To be, or not to b", 1),
 ])
-def test_worked_examples_have_their_carets_under_what_is_scored(name, row, start):
+def test_worked_examples_have_their_carets_under_the_scored_tokens(name, row, start):
     shown, carets = lines_with(name, row)
     start += shown.index(row)
     assert carets == " " * start + "^" * (shown.index(row) + len(row) - start)
@@ -256,7 +256,7 @@ def recurring(row):
 @pytest.mark.parametrize("length, options", [
     (48, None), (4, "segment=2,symbols=4"), (40, "segment=20"), (120, "segment=60,symbols=60"),
 ])
-def test_induction_says_what_followed_the_last_time(length, options):
+def test_induction_repeats_the_symbol_that_came_next_before(length, options):
     task = load("induction", length=length, options=options)
     for row, scored in zip(*draw(task, 200)):
         text = batches.spell(task, row)

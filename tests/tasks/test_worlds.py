@@ -191,7 +191,7 @@ def test_markov_rows_have_uniform_tables(states):
 
 
 @pytest.mark.parametrize("states", [2, 3, 10])
-def test_markov_reference_is_what_counting_gives(states):
+def test_markov_reference_is_that_of_counting(states):
     task = load("markov", options=f"states={states}")
     tokens, _ = draw(task, 20)
     bigram = unigram = 0
@@ -217,7 +217,7 @@ class Story:
 
     def __init__(self, words):
         module = tasks.module("stories")
-        # (which table, the row of it, what was chosen); kinds of sentence
+        # (table, row, choice); kinds of sentence
         self.choices, self.kinds = [], []
         assert words[0] == "." and len(words) % 8 == 1
         opening, *sentences = [words[i:i + 8] for i in range(1, len(words), 8)]
@@ -315,7 +315,7 @@ def test_choices_of_stories_are_zipfs():
         assert all(near(ranks[table][i] / total, 1 / (i + 1) / odds, total) for i in range(size))
 
 
-def test_facts_of_stories_are_orders_of_what_there_is_and_differ_between_worlds():
+def test_facts_of_stories_are_orders_of_all_choices_and_differ_between_worlds():
     module = tasks.module("stories")
     facts, other = (module.facts(tasks.open_world({"world": world})) for world in (0, 1))
     for table, size in {"place": 16, "thing": 32, "colour": 12, "verb": 16}.items():
