@@ -32,6 +32,7 @@ def read_source(path):
 
 @lru_cache(maxsize=64)
 def run_file(path, source):
+    """The module of a file with this content.  Raises MinitronError where it fails to run."""
     digest = hashlib.sha256(source).hexdigest()[:12]
     module = ModuleType(f"minitron.tasks.{Path(path).stem} {digest}")
     module.__file__, module.__package__ = path, "minitron.tasks"
