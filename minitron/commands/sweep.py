@@ -88,7 +88,7 @@ def plan(flags, cells, budget, out):
     records that are there.  Says what it found.  Raises MinitronError.
     """
     # What is no file, a pipe or a device, is only written: nothing can be read back, or no end of it.
-    records = usable(out, {key for key, _ in cells}) if Path(out).is_file() else {}
+    records = usable(out, dict(cells)) if Path(out).is_file() else {}
     todo = pool.todo(cells, records, flags["redo"], flags["retry"] == "failed")
     print(f"{len(cells)} cells, {len(records)} of them in {out}")
     costs = estimated(todo)
@@ -103,14 +103,21 @@ def plan(flags, cells, budget, out):
     return todo, costs, [record for key, record in records.items() if key not in costs]
 
 
-def usable(path, keys):
-    """Those records of a ledger that have these keys: {key: record}.  Says what is wrong with its lines."""
+def usable(path, configs):
+    """{key: record}: those records of a ledger that are of {key: Config}.  Says what is wrong with its lines."""
     records, complaints = ledger.read(path)
-    sound, left_out = page.sound(record for key, record in records.items() if key in keys)
+    sound, left_out = page.sound(at_its_path(record, configs[key].task) for key, record in records.items() if key in configs)
     left_out = [f"{path}: {why}, {count} record{'s' * (count > 1)} to run again" for why, count in left_out.items()]
     for complaint in complaints + left_out:
         print(f"minitron: {complaint}", file=sys.stderr)
     return {record["key"]: record for record in sound}
+
+
+def at_its_path(record, task):
+    """A record of a task in a user's own file, which may have moved since: with the path where it is now"""
+    if tasks.is_file(task) and isinstance(record.get("config"), dict):
+        return record | {"config": record["config"] | {"task": task}}
+    return record
 
 
 def estimated(cells):

@@ -104,6 +104,11 @@ def test_an_own_task_is_trained_shown_measured_and_swept_beside_files_not_to_be_
     assert {record["key"] for record in records} == keys
     assert python("-m", "minitron", "report", "mine.jsonl").startswith("mine: percent of runs")
 
+    os.rename(mine, "moved.py")
+    again = python("-m", "minitron", "sweep", "moved.py", *TINY, "--steps", "5", "--length", "1-2",
+                   "--seeds", "1", "--out", "mine.jsonl", "--list")
+    assert again.startswith("2 cells, 2 of them in mine.jsonl\n0 to run")
+
 
 def test_a_sweep_of_a_spec_and_a_path_with_a_comma(write):
     write(DOUBLE, "my,own.py")
