@@ -42,27 +42,29 @@ SPLITS = ("train", "valid", "test")
 def join(vocab, *parts):
     """Rows from their parts -> tokens (B, S) int64, answer (B, S) bool
 
-    "+" is the same character in each row, an array (B, n) of token ids is part of the problem,
-    and an array in a list, [array], is the answer.
+    A part is an array (B, n) of token ids, or text, the same in each row.  In a list, [part], it
+    belongs to the answer.
     """
-    columns = [part[0] if isinstance(part, list) else part for part in parts]
-    widths = [len(column) if isinstance(column, str) else column.shape[1] for column in columns]
-    batch = next(len(column) for column in columns if not isinstance(column, str))
-    tokens = np.empty((batch, sum(widths)), np.int64)
-    answer = np.zeros((batch, sum(widths)), bool)
-    start = 0
-    for part, column, width in zip(parts, columns, widths):
-        stop = start + width
-        if isinstance(column, str):
-            column = [vocab.index(character) for character in column]
-        tokens[:, start:stop] = column
-        answer[:, start:stop] = isinstance(part, list)
-        start = stop
-    return tokens, answer
+    contents = [part[0] if isinstance(part, list) else part for part in parts]
+    batch = next(len(content) for content in contents if not isinstance(content, str))
+
+    columns, marks = [], []                         # tokens and answer of a part, (B, n) each
+    for part, content in zip(parts, contents):
+        if isinstance(content, str):
+            content = np.tile([token_of(vocab, character) for character in content], (batch, 1))
+        columns.append(content)
+        marks.append(np.full(content.shape, isinstance(part, list)))
+    return np.concatenate(columns, axis=1).astype(np.int64), np.concatenate(marks, axis=1)
+
+
+def token_of(vocab, character):
+    if character not in vocab:
+        raise ValueError(f"{character!r} is not in VOCAB")
+    return vocab.index(character)
 
 
 def digits(numbers, width, base=10):
-    """(B,) -> (B, width): the digits of each number, most significant first, with leading zeros."""
+    """(B,) -> (B, width): the digits of each number, most significant first, with leading zeros"""
     return numbers[:, None] // base ** np.arange(width - 1, -1, -1, dtype=np.int64) % base
 
 
@@ -83,5 +85,5 @@ def by_weight(rng, weights, batch):
 
 
 def shares(train_fraction):
-    """Where splits end between 0 and 1, with the 0: training, a fifth of the rest, the test."""
+    """The borders of the splits between 0 and 1: training, a fifth of the rest, the test"""
     return 0, train_fraction, train_fraction + 0.2 * (1 - train_fraction), 1

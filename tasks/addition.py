@@ -3,15 +3,18 @@
     123+456=0579        reversed:  123+456=9750        scratchpad:  128+456=418050:0584
             ^^^^                           ^^^^                             ^^^^^^^^^^^
 
-Each digit of the answer needs two digits of the problem and a carry, and the carry may have come all the way from the right.
-Written plain, the first digit asked for is the one that depends on all others; reversed, the digits come in the order
-in which one works them out.  The scratchpad writes both down for each column, from the right: the digit of the sum there, and
-the carry into the next (8+6 is 4 carry 1, 2+5+1 is 8 carry 0, ...), and then the answer.
+Each digit of the answer needs two digits of the problem and a carry, and the carry may come all the
+way from the right.  Plain, the first digit asked for is the one that depends on all the others;
+reversed, the digits come in the order in which one works them out.  The scratchpad first writes
+down each column from the right, its digit of the sum and its carry (8+6 is 4 carry 1, 2+5+1 is 8
+carry 0, ...), and then the answer.
 
-b+a is the same problem as a+b: whoever has learnt one has not been asked the other anew.
+b+a is the same problem as a+b: both are in one split, so that no test problem is the twin of a
+training problem.
 
-Length: digits of each number, with leading zeros; the answer has one more.  7+5 at length 3 is 007+005=0012.
-Source: Lee et al. 2023, arXiv:2307.03381; for the coupled positions, Cho et al. 2024, arXiv:2405.20671.
+Length: digits of each number, with leading zeros; the answer has one more.  7+5 at length 3 is
+007+005=0012.
+Source: Lee et al. 2023, arXiv:2307.03381; coupled positions, Cho et al. 2024, arXiv:2405.20671.
 Expect: README.md shows one run at dim 128 and one at dim 8.
 """
 import numpy as np
@@ -25,24 +28,26 @@ VERSION = 2
 
 
 def sample(rng, length, batch, variant):
-    a, b = rng.integers(0, 10, (2, batch, length))
-    total, carries = add(a, b)
+    a, b = rng.integers(0, 10, (2, batch, length))              # digits (B, n), the highest first
+    total, carries = add(a, b)                                  # (B, n+1), (B, n)
     if variant == "plain":
         return join(VOCAB, a, "+", b, "=", [total])
     if variant == "reversed":
         return join(VOCAB, a, "+", b, "=", [total[:, ::-1]])
-    columns = np.stack([total[:, :0:-1], carries[:, ::-1]], axis=2).reshape(batch, -1)
-    colon = np.full((batch, 1), VOCAB.index(":"))
-    return join(VOCAB, a, "+", b, "=", [columns], [colon], [total])
+
+    # the scratchpad: digit and carry of each column, from the right
+    pairs = np.stack([total[:, :0:-1], carries[:, ::-1]], axis=2)       # (B, n, 2)
+    return join(VOCAB, a, "+", b, "=", [pairs.reshape(batch, -1)], [":"], [total])
 
 
 def add(a, b):
-    """Digits a, b (B, n), the first one the highest -> digits of the sum (B, n+1), the carry out of each column (B, n)"""
-    total, carries = np.zeros((len(a), a.shape[1] + 1), np.int64), np.empty_like(a)
+    """Digits (B, n), the highest first -> digits of a + b (B, n+1), carry of each column (B, n)"""
+    total = np.zeros((len(a), a.shape[1] + 1), np.int64)
+    carries = np.empty_like(a)
     for column in reversed(range(a.shape[1])):
-        here = a[:, column] + b[:, column] + total[:, column + 1]
-        total[:, column + 1], carries[:, column] = here % 10, here // 10
-        total[:, column] = carries[:, column]
+        column_sum = a[:, column] + b[:, column] + total[:, column + 1]     # with the carry into it
+        carries[:, column], total[:, column + 1] = column_sum // 10, column_sum % 10
+        total[:, column] = carries[:, column]                               # the next column's
     return total, carries
 
 
@@ -52,13 +57,16 @@ def mirror(tokens, variant):
 
 
 def positions(length, variant):
-    """Digits of equal weight share an id, so that what an answer's digit needs is equally far away however long the numbers are.
+    """Digits of equal weight share an id.
 
-    Each token of the answer stands one step from the next in the direction of writing, and so does "=" from the first.
+    So a digit of the answer is equally far from the digits that it needs, however long the numbers
+    are.  The tokens of the answer are one step apart in the direction of writing, and "=" is one
+    step from the first.
     """
     number, up = np.arange(length, 0, -1), np.arange(1, length + 2)
     if variant == "plain":
         return np.concatenate([number, [0], number, [length + 2], up[::-1]])
     if variant == "reversed":
         return np.concatenate([number, [0], number, [0], up])
-    return np.concatenate([number, [0], number, [0], np.repeat(up[:-1], 2), [length + 2], up[::-1]])
+    pairs = np.repeat(up[:-1], 2)
+    return np.concatenate([number, [0], number, [0], pairs, [length + 2], up[::-1]])

@@ -3,9 +3,10 @@
     k17=v203
         ^^^^
 
-A random one-to-one table of keys and values.  There is nothing to generalise, so the test asks for the facts that training
-showed.  A single d x d matrix that maps fixed random vectors of keys to those of values can hold p pairs with p ln p = d^2 / 2; a
-model that may also choose the vectors can hold more.
+A random one-to-one table of keys and values.  There is nothing to generalise, so the test asks for
+the facts of training.  A single d x d matrix that maps fixed random vectors of keys to those of
+values can hold p pairs with p ln p = d^2 / 2; a model that may also choose the vectors can hold
+more.
 
 Length: facts.  Option: world names the hidden table.
 Source: arXiv:2605.10795 for the capacity of a linear associative memory.
@@ -23,19 +24,13 @@ BATCH = 512
 
 
 def prepare(world, length, variant, train_fraction, data):
-    """Draw the table -> pieces, draw, no fingerprint.  All splits are the whole table."""
-    value = world(length).permutations(1, length)[0]
+    """Draw the table -> pieces, draw, no fingerprint.  Every split is the whole table."""
+    value = world(length).permutations(1, length)[0]                    # (facts,)
+    pieces = [f"k{i}=" for i in range(length)] + [f"v{i}" for i in range(length)]
 
     def draw(rng, facts, batch, split):
         key = rng.integers(0, length, batch)
-        return np.stack([key, length + value[key]], axis=1), np.tile([False, True], (batch, 1))
+        tokens = np.stack([key, length + value[key]], axis=1)           # (B, 2)
+        return tokens, np.tile([False, True], (batch, 1))
 
-    return [f"k{i}=" for i in range(length)] + [f"v{i}" for i in range(length)], draw, ""
-
-
-def capacity(dim):
-    """The p with p ln p = dim^2 / 2"""
-    p = 2.0
-    for _ in range(100):
-        p = (p + dim**2 / 2) / (np.log(p) + 1)      # Newton's method
-    return p
+    return pieces, draw, ""

@@ -1,10 +1,10 @@
-"""Multiplication, without anything to write in between.
+"""Multiplication, with no intermediate results written down.
 
     34*27=0918          reversed:  34*27=8190
           ^^^^                           ^^^^
 
-The middle digits of the answer need all digits of both numbers and a sum of many products: what addition does with one column,
-multiplication does with all at once.
+The middle digits of the answer need all digits of both numbers and a sum of many products: addition
+takes one column at a time, multiplication all of them at once.
 
 b*a is the same problem as a*b.
 
@@ -21,8 +21,8 @@ VARIANTS = ("plain", "reversed")
 
 
 def sample(rng, length, batch, variant):
-    a, b = rng.integers(0, 10**length, (2, batch))
-    product = digits(a * b, 2 * length)
+    a, b = rng.integers(0, 10**length, (2, batch))              # numbers (B,)
+    product = digits(a * b, 2 * length)                         # (B, 2 * length)
     if variant == "reversed":
         product = product[:, ::-1]
     return join(VOCAB, digits(a, length), "*", digits(b, length), "=", [product])

@@ -1,9 +1,9 @@
-"""Write a string once more: reversed, copied, or sorted.
+"""Write a string again: reversed, copied, or sorted.
 
     hello=olleh         copy:  hello=hello         sort:  hello=ehllo
           ^^^^^                      ^^^^^                      ^^^^^
 
-Every answer token stands somewhere in the problem; what is to be learnt is where.
+Every token of the answer stands somewhere in the problem; the model has to learn where.
 
 Length: letters of the string.
 Source: Deletang et al. 2023, arXiv:2207.02098.
@@ -21,13 +21,15 @@ VARIANTS = ("reverse", "copy", "sort")
 
 def sample(rng, length, batch, variant):
     letters = rng.integers(0, 26, (batch, length))
-    written = {"reverse": letters[:, ::-1], "copy": letters, "sort": np.sort(letters, axis=1)}[variant]
-    return join(VOCAB, letters, "=", [written])
+    orders = {"reverse": letters[:, ::-1], "copy": letters, "sort": np.sort(letters, axis=1)}
+    return join(VOCAB, letters, "=", [orders[variant]])
 
 
 def positions(length, variant):
-    """A letter and its copy share an id.  Sorting has no such pairs: there, letters count up and then on."""
+    """A letter and its copy share an id.  Sorting has no such pairs: there ids count up."""
     letters = np.arange(1, length + 1)
     if variant == "reverse":
         return np.concatenate([letters, [length + 1], letters[::-1]])
-    return np.concatenate([letters, [0], letters]) if variant == "copy" else np.arange(2 * length + 1)
+    if variant == "copy":
+        return np.concatenate([letters, [0], letters])
+    return np.arange(2 * length + 1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..base import cli
 from ..base.environment import available_cpus
 from ..base.errors import MinitronError
+from ..data import tasks
 from ..data.command_line import training_command
 from ..report import page
 from ..report.board import Board
@@ -32,7 +33,7 @@ def add_parser(commands):
         if name != "task":
             run.add_argument(cli.flag(name), default=argparse.SUPPRESS, metavar="LIST", help=argparse.SUPPRESS)
     run.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1 of each cell (default 3, or --seed LIST)")
-    run.add_argument("--out", metavar="LEDGER", help="where the records go (default results/TASK.jsonl)")
+    run.add_argument("--out", metavar="LEDGER", help="where the records go (default results/TASK.jsonl, or mine.jsonl for mine.py)")
     run.add_argument("--jobs", type=int, default=available_cpus(), metavar="N", help="cells at a time (default: one a core)")
     run.add_argument("--budget", metavar="TIME", help="run the cheapest cells that fit into this, such as 10m; say what does not")
     run.add_argument("--timeout", metavar="TIME", help="stop a cell after this, such as 90s")
@@ -51,7 +52,7 @@ def run(flags):
     if flags["models"] is not None and not Path(flags["models"]).is_dir():
         raise MinitronError(f"{flags['models']!r} is no directory: make it, or give --models another place")
     turned, spec = axes(flags["what"], {name: flags[name] for name in grid.dials() if name in flags}, flags["seeds"])
-    out = flags["out"] or spec.get("out") or f"results/{turned['task'][0]}.jsonl"
+    out = flags["out"] or spec.get("out") or default_ledger(turned["task"][0])
     cells = grid.cells(turned)
     cells = cells if flags["shard"] is None else take_shard(cells, flags["shard"])
     with nullcontext() if flags["list"] else ledger.claimed(out):
@@ -61,6 +62,11 @@ def run(flags):
     for key, config in todo:
         print(f"{key}  {clock(costs[key]):>8}  {training_command(dataclasses.asdict(config))}")
     return 0
+
+
+def default_ledger(task):
+    """results/TASK.jsonl, or for a task in a user's own file its stem, in the working directory"""
+    return f"{Path(task).stem}.jsonl" if tasks.is_file(task) else f"results/{task}.jsonl"
 
 
 def run_cells(todo, costs, there, out, flags, timeout):
@@ -82,7 +88,7 @@ def plan(flags, cells, budget, out):
     records that are there.  Says what it found.  Raises MinitronError.
     """
     # What is no file, a pipe or a device, is only written: nothing can be read back, or no end of it.
-    records = usable(out, {key for key, _ in cells}) if Path(out).is_file() else {}
+    records = usable(out, dict(cells)) if Path(out).is_file() else {}
     todo = pool.todo(cells, records, flags["redo"], flags["retry"] == "failed")
     print(f"{len(cells)} cells, {len(records)} of them in {out}")
     costs = estimated(todo)
@@ -97,14 +103,21 @@ def plan(flags, cells, budget, out):
     return todo, costs, [record for key, record in records.items() if key not in costs]
 
 
-def usable(path, keys):
-    """Those records of a ledger that have these keys: {key: record}.  Says what is wrong with its lines."""
+def usable(path, configs):
+    """{key: record}: those records of a ledger that are of {key: Config}.  Says what is wrong with its lines."""
     records, complaints = ledger.read(path)
-    sound, left_out = page.sound(record for key, record in records.items() if key in keys)
+    sound, left_out = page.sound(at_its_path(record, configs[key].task) for key, record in records.items() if key in configs)
     left_out = [f"{path}: {why}, {count} record{'s' * (count > 1)} to run again" for why, count in left_out.items()]
     for complaint in complaints + left_out:
         print(f"minitron: {complaint}", file=sys.stderr)
     return {record["key"]: record for record in sound}
+
+
+def at_its_path(record, task):
+    """A record of a task in a user's own file, which may have moved since: with the path where it is now"""
+    if tasks.is_file(task) and isinstance(record.get("config"), dict):
+        return record | {"config": record["config"] | {"task": task}}
+    return record
 
 
 def estimated(cells):

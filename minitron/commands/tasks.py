@@ -1,44 +1,48 @@
-"""`python -m minitron tasks`: each task with examples, carets under the answer, and the chance level."""
+"""`python -m minitron tasks`: each task with examples, their answers, its chance level."""
 import inspect
 
 from ..base.rng import GALLERY, Random
 from ..data import batches, tasks
 from ..data.config import Config
 
-WIDTH = 72      # characters of an example shown
+WIDTH = 72      # characters of an example that are shown
 
 
 def add_parser(commands):
-    parser = commands.add_parser("tasks", help="show the tasks: examples, what is scored, chance level, source")
-    parser.add_argument("names", nargs="*", metavar="TASK", help="only these")
+    parser = commands.add_parser(
+        "tasks", help="show the tasks: examples, the scored tokens, chance level, source")
+    parser.add_argument("names", nargs="*", metavar="TASK",
+                        help="only these; the path of a file shows a task of yours")
 
 
 def run(flags):
     for name in flags["names"] or tasks.names():
-        print(show(name))
+        print(describe(name))
     return 0
 
 
-def show(name, examples=3):
+def describe(name, examples=3):
     """The entry of one task, several lines.  Raises MinitronError for an unknown name."""
     module = tasks.module(name)
     low, high = module.LENGTHS
-    lines = [f"== {name}: length {low} to {high} (default {module.LENGTH}) ==", inspect.getdoc(module), ""]
+    lines = [f"== {name}: length {low} to {high} (default {module.LENGTH}) ==",
+             inspect.getdoc(module) or "(The file has no docstring.)", ""]
     for variant in module.VARIANTS:
         config = Config(task=name, variant=variant).resolve()
         task = tasks.load(config)
         token, exact = batches.chance(task, task.length)
         options = f" ({config.options})" if config.options else ""
-        lines.append(f"variant {variant}{options}, {len(task.pieces)} tokens, chance: token {token:.1%}, exact {exact:.2%}")
+        lines.append(f"variant {variant}{options}, {len(task.pieces)} tokens, "
+                     f"chance: token {token:.1%}, exact {exact:.2%}")
         tokens, answer = task.draw(Random(GALLERY), task.length, examples, "train")
-        for row, scored in zip(tokens, answer):
-            lines += [f"    {line}" for line in carets(task, row, scored)]
+        for row, row_answer in zip(tokens, answer):
+            lines += [f"    {line}" for line in marked_row(task, row, row_answer)]
         lines.append("")
     return "\n".join(lines)
 
 
-def carets(task, row, answer):
-    """Two lines: the text of a row, and under it a caret for each character that is scored, or the labels, each under its token.
+def marked_row(task, row, answer):
+    """Two lines: a row's text, and under it carets at the answer, or the labels at their tokens
 
     Line breaks are shown as spaces.
     """
@@ -48,5 +52,6 @@ def carets(task, row, answer):
     else:
         below = ["" if label < 0 else batches.spell(task, [label]) for label in answer]
         widths = [max(len(text), len(label)) for text, label in zip(texts, below)]
-        texts, below = ([text.ljust(width) for text, width in zip(column, widths)] for column in (texts, below))
+        texts = [text.ljust(width) for text, width in zip(texts, widths)]
+        below = [label.ljust(width) for label, width in zip(below, widths)]
     return "".join(texts)[:WIDTH].rstrip(), "".join(below)[:WIDTH].rstrip()

@@ -1,6 +1,6 @@
 """Rows of a task become batches: inputs, targets one step ahead, position ids; and test problems.
 
-Next: measure/evaluate.py scores a model on such problems, train.py learns from such batches.
+Next: train.py, which learns from batches; measure/evaluate.py, which scores a model on problems.
 """
 import numpy as np
 
@@ -52,15 +52,15 @@ def shift(task, tokens, answer, score_end):
 
 
 def scored(tokens, answer):
-    """tokens, answer (B, S) -> (B, S): the tokens where answer is True, or the labels; -1 elsewhere"""
+    """(B, S), (B, S) -> (B, S): the tokens where answer is True, or the labels; -1 elsewhere"""
     return np.where(answer, tokens, -1) if answer.dtype == bool else answer
 
 
 def problems(task, rng, length, limit, split="test"):
     """Up to `limit` different problems of a split, or all of them: tokens, answer.
 
-    Just as drawn if the task is not DISTINCT: without repeats, a mean over them would not be that
-    of the stream, to which the task's reference belongs.
+    Just as drawn, repeats included, if the task is not DISTINCT: a mean over different problems
+    would not be that of the stream, which is the task's reference.
 
     Draws until there are enough, or until 16 draws per problem bring no new one: if one were
     missing, and as likely as the others, the odds of that would be about e^-16.
@@ -78,26 +78,31 @@ def problems(task, rng, length, limit, split="test"):
         drawn = 16 * distinct or limit          # at first the same again: large splits repeat few
         distinct = len(tokens)
         more_tokens, more_answer = task.draw(rng, length, drawn, split)
-        tokens, answer = np.concatenate([tokens, more_tokens]), np.concatenate([answer, more_answer])
+        tokens = np.concatenate([tokens, more_tokens])
+        answer = np.concatenate([answer, more_answer])
 
 
 def chance(task, length, test=None, size=2048):
-    """(token accuracy, exact match) of a guesser that knows only the position: measured, not typed in
+    """(token accuracy, exact match) of a guesser that knows only the position, measured
 
-    For each place of the answer it says the token most frequent there in a sample of training.  For
-    the exact match it says the most frequent whole answer, and the former where that has nothing.
-    Scored on `test`, targets (B, T) of test problems, or else on other training problems.
+    For the tokens it guesses the most frequent one at each place of the answer in a sample of
+    training; for the exact match the most frequent whole answer, and the former where that has
+    none.  Scored on `test`, targets (B, T) of test problems, or else on other training problems.
     """
     def targets(*stream):
         rows = task.draw(Random(CHANCE, *stream), length, size, "train")
         return shift(task, *rows, score_end=False)[1]
 
-    train = targets(length)
+    train = targets(length)                                             # (B, T)
     test = targets(length, 1) if test is None else test
-    guess = np.array([most_frequent(column[column >= 0]) for column in train.T])
-    whole, counts = np.unique(train, axis=0, return_counts=True)
-    best = whole[counts.argmax()]
+
+    # each place's most frequent token
+    guess = np.array([most_frequent(column[column >= 0]) for column in train.T])        # (T,)
     token = ((test == guess) & (test >= 0)).sum() / (test >= 0).sum()
+
+    # the most frequent whole answer
+    whole, counts = np.unique(train, axis=0, return_counts=True)
+    best = whole[counts.argmax()]                                       # (T,)
     exact = ((test == np.where(best < 0, guess, best)) | (test < 0)).all(axis=1).mean()
     return float(token), float(exact)
 

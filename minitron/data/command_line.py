@@ -11,38 +11,44 @@ OPTIONAL = ("position_range", "data")       # fields that may be None in a resol
 
 
 def training_command(config):
-    """The shortest `python train.py` that trains this configuration, a dict of a resolved Config"""
-    return written(needed(config))
+    """The shortest `python train.py` that trains `config`, a resolved Config as a dict"""
+    return train_with(shortest_settings(config))
 
 
-def written(chosen):
-    return "python train.py " + shlex.join(word for name, value in chosen.items() for word in words(name, value))
+def train_with(settings):
+    """The command line of settings, {field: value}"""
+    words = (word for name, value in settings.items() for word in flag_words(name, value))
+    return "python train.py " + shlex.join(words)
 
 
-def needed(config, given=()):
-    """{field: value} from which Config resolves to this configuration: the task, the fields that are given anyway, and no more
+def shortest_settings(config, kept=()):
+    """The fewest {field: value} from which Config resolves to `config`, the fields `kept` included
 
-    Where it does not resolve here, for its data is elsewhere, say, or a field came after it: all that are not at their default.
+    All that are not at their default if it does not resolve here: its data may be elsewhere, or a
+    field may have been added since.
     """
-    default = {field.name: field.default for field in dataclasses.fields(Config) if field.metadata["help"] is not None}
-    there = [name for name in default if config[name] is not None or name in OPTIONAL]
-    chosen = {name: config[name] for name in ("task", *given)}
+    fields = [field for field in dataclasses.fields(Config) if field.metadata["help"] is not None]
+    defaults = {field.name: field.default for field in fields}
+    names = [name for name in defaults if config[name] is not None or name in OPTIONAL]
+    settings = {name: config[name] for name in ("task", *kept)}
     try:
-        for name in there:
-            if getattr(resolved(tuple(chosen.items())), name) != config[name]:
-                chosen[name] = config[name]
+        for name in names:
+            if getattr(resolve(tuple(settings.items())), name) != config[name]:
+                settings[name] = config[name]
     except MinitronError:
-        chosen |= {name: config[name] for name in there if config[name] not in (None, default[name])}
-    return chosen
+        values = {name: config[name] for name in names}
+        settings |= {name: value for name, value in values.items()
+                     if value not in (None, defaults[name])}
+    return settings
 
 
 @cache
-def resolved(chosen):
-    return Config(**dict(chosen)).resolve()
+def resolve(settings):
+    return Config(**dict(settings)).resolve()
 
 
-def words(name, value):
-    """A setting as train.py's flags have it"""
+def flag_words(name, value):
+    """A setting as the words of a command line"""
     if isinstance(value, bool):
         return [flag(name if value else f"no_{name}")]
     return [flag(name), str(value)]

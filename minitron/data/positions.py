@@ -1,8 +1,8 @@
-"""Position ids: rotary positions turn by them.  The model takes them as an input, and so does run.c.
+"""Position ids, by which rotary positions turn: an input of the model, in Python and in run.c.
 
     plain       0, 1, 2, ...
     random      sorted draws from a longer range (Ruoss et al. 2023, arXiv:2305.16843): training
-                meets the ids that a longer row will have, only never that many at once
+                meets the ids of longer rows, though never all of them in one row
     coupled     the task says which tokens share an id, such as digits of equal weight (Cho et al.
                 2024, arXiv:2405.20671); a longer row then has no distance that a shorter one lacks
 
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def position_ids(task, config, rng, length, shape):
-    """For rows of `shape` (B, T), which have this length -> (B, T), or None for plain ones"""
+    """The ids of rows of this length and of `shape` (B, T) -> (B, T), or None for plain ones"""
     batch, time = shape
     if config.positions == "coupled":
         ids = task.module.positions(length, task.variant, **task.arguments)[:time]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..data import tasks
-from ..data.command_line import needed, written
+from ..data.command_line import shortest_settings, train_with
 from ..data.config import Config
 from ..measure.evaluate import wilson
 from .verdict import LEARNT
@@ -102,9 +102,10 @@ def axes(turned, y=None, x=None):
 
 
 def by_task(records):
-    """[(task, its records)]"""
-    names = sorted({record["config"]["task"] for record in records})
-    return [(name, [record for record in records if record["config"]["task"] == name]) for name in names]
+    """[(title of a task, its records)]"""
+    titles = tasks.titles(sorted({record["config"]["task"] for record in records}))
+    return [(title, [record for record in records if record["config"]["task"] == name])
+            for name, title in titles.items()]
 
 
 def panels(records, y=None, x=None):
@@ -150,7 +151,7 @@ def commands(panel):
     dials, found = [name for name in (panel.y, panel.x, "seed") if name], {}
     for cell in panel.cells.values():
         for record in cell.records:
-            chosen = needed(record["config"], dials)
+            chosen = shortest_settings(record["config"], dials)
             named = {name: name.upper() for name in dials if not isinstance(chosen[name], bool)}
-            found[written(chosen | named)] = None
+            found[train_with(chosen | named)] = None
     return list(found)

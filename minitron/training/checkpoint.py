@@ -12,6 +12,7 @@ import numpy as np
 
 from ..base.errors import MinitronError
 from ..base.files import write_atomically
+from ..data import tasks
 from ..data.config import Config, restored
 
 
@@ -49,7 +50,7 @@ def saved_config(path, flags):
     """The Config of the run that a checkpoint belongs to.  Raises MinitronError where flags, {name: value}, say otherwise."""
     saved = read(path)["config"]
     refuse_difference(path, saved, flags)
-    return restored(saved)
+    return restored(saved | flags)
 
 
 def load(path, config, key, p, m, v):
@@ -66,9 +67,13 @@ def load(path, config, key, p, m, v):
 
 
 def refuse_difference(path, saved, given):
-    """Raises MinitronError where a value given is not the saved one.  vocab follows from the data, which the key stands for."""
+    """Raises MinitronError where a value given is not the saved one.
+
+    Not for vocab, which follows from the data, nor for a task's file that has moved: the key has both contents.
+    """
     for name, value in given.items():
-        if saved[name] != value and name != "vocab":
+        has_moved = name == "task" and tasks.is_file(saved[name]) and tasks.is_file(value)
+        if saved[name] != value and name != "vocab" and not has_moved:
             refuse(path, f"with {name.replace('_', '-')} {saved[name]}, not {value}: leave the flag out to go on")
 
 

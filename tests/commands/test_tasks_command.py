@@ -1,4 +1,4 @@
-"""What a reader is shown of tasks: the chance level, an example to try, the gallery; and the random numbers they come from."""
+"""The chance level, the example to try, the gallery; and the random numbers behind all of them."""
 import dataclasses
 import itertools
 
@@ -12,7 +12,7 @@ from minitron.data import batches, tasks
 
 
 def likeliest_bracket(length, kinds, depth):
-    """The share of labels that one guesses right who knows only the place: the heights of the walk, step by step."""
+    """The share of labels that the best guess per place gets right, from the walk's heights"""
     at, total = [1.0] + depth * [0.0], 0
     for _ in range(length):
         after = [0.0] * (depth + 1)
@@ -23,12 +23,13 @@ def likeliest_bracket(length, kinds, depth):
             if height:
                 after[height - 1] += p * (1 - up)
         at = after
-        total += max(at[0], (1 - at[0]) / kinds)        # all are closed, or the innermost is one of several kinds
+        # all are closed, or the innermost is one of several kinds
+        total += max(at[0], (1 - at[0]) / kinds)
     return total / length
 
 
-# The share of each digit of a sum of two n-digit numbers that is the likeliest one: the leading one is 0 for 10^n + 1 of
-# 2 * 10^n sums, the others are uniform.
+# The most likely digit at each place of a sum of two n-digit numbers: the leading one is 0 for
+# 10^n + 1 of 2 * 10^n sums, the others are uniform.
 @pytest.mark.parametrize("name, variant, length, token, exact", [
     ("addition", "plain", 2, (0.505 + 2 * 0.1) / 3, 0.01),
     ("addition", "plain", 3, (0.5005 + 3 * 0.1) / 4, 0.001),
@@ -51,16 +52,18 @@ def likeliest_bracket(length, kinds, depth):
     ("markov", "plain", 100, 1 / 3, 0),
 ])
 def test_measured_chance_is_near_the_exact_one(name, variant, length, token, exact):
-    measured_token, measured_exact = batches.chance(load(name, variant, length=length, train_fraction=0.9), length)
+    task = load(name, variant, length=length, train_fraction=0.9)
+    measured_token, measured_exact = batches.chance(task, length)
     for measured, p in ((measured_token, token), (measured_exact, exact)):
-        # Of the 2048 that are asked.  Bernstein's inequality, as likely as 4 deviations, which it is where many are right.
+        # Of 2048 problems, by Bernstein's inequality: as unlikely to fail as 4 deviations, which
+        # it becomes where many answers are right.
         assert abs(measured - p) < (8 / 3 + (64 / 9 + 16 * 2048 * p * (1 - p)) ** 0.5) / 2048
 
 
 def test_chance_knows_the_position_and_nothing_more():
     def draw(rng, length, batch, split):
         tokens = rng.integers(0, 2, (batch, 4))
-        tokens[:, 2] = 1                            # scored and always the same; the last one is a coin
+        tokens[:, 2] = 1        # scored and always the same; the last one is a coin
         return tokens, np.tile([False, False, True, True], (batch, 1))
 
     token, exact = batches.chance(dataclasses.replace(load("parity"), draw=draw), 3)
@@ -68,7 +71,7 @@ def test_chance_knows_the_position_and_nothing_more():
 
 
 def scattered(say, places=10):
-    """A task that scores one token a row, anywhere but at its beginning; say(rng, places) tells which token that is there."""
+    """Chance where one token per row is scored, not the first: say(rng, places) gives the token"""
     def draw(rng, length, batch, split):
         place = rng.integers(1, places, batch)
         tokens = np.zeros((batch, places), np.int64)
@@ -79,9 +82,10 @@ def scattered(say, places=10):
 
 
 def test_chance_of_scattered_answers_is_that_of_the_tokens_and_not_of_the_places():
-    """Somebody who says the right token wherever he is asked is right, though he cannot know where that will be."""
+    """A guess that is right wherever it is asked is right, though the place is not known."""
     assert scattered(lambda rng, place: 1) == (1, 1)
-    assert scattered(lambda rng, place: place % 3) == (1, 1), "another token at each place is no harder"
+    by_place = scattered(lambda rng, place: place % 3)
+    assert by_place == (1, 1), "another token at each place is no harder"
     token, exact = scattered(lambda rng, place: rng.integers(0, 2, len(place)))
     assert token == exact and abs(token - 0.5) < 0.05           # 4 deviations of 2048 coins
 
@@ -94,8 +98,9 @@ def test_chance_of_the_only_problem_there_is_is_certainty(length, train_fraction
 
 
 def test_chance_does_not_ask_where_nothing_is_said():
-    def draw(rng, length, batch, split):                        # labels: the first token has none, the second a coin's
-        return np.zeros((batch, 2), np.int64), np.stack([np.full(batch, -1), rng.integers(0, 2, batch)], axis=1)
+    def draw(rng, length, batch, split):     # labels: the first token has none, the second a coin's
+        labels = np.stack([np.full(batch, -1), rng.integers(0, 2, batch)], axis=1)
+        return np.zeros((batch, 2), np.int64), labels
 
     token, exact = batches.chance(dataclasses.replace(load("parity"), draw=draw), 3)
     assert token == exact and abs(token - 0.5) < 0.05
@@ -130,16 +135,18 @@ def test_permutations_are_permutations_and_each_is_drawn():
 
 
 @pytest.mark.parametrize("name", tasks.names())
-def test_gallery_shows_each_variant_with_carets_or_labels_under_what_is_scored_and_nowhere_else(name):
-    lines = gallery.show(name).splitlines()
+def test_gallery_shows_each_variant_with_carets_or_labels_under_scored_tokens_alone(name):
+    lines = gallery.describe(name).splitlines()
     module = tasks.module(name)
     starts = [i for i, line in enumerate(lines) if line.startswith("variant ")]
     assert [lines[i].split()[1].rstrip(",") for i in starts] == list(module.VARIANTS)
     for i, variant in zip(starts, module.VARIANTS):
-        assert all(f"{option}={default}" in lines[i] for option, (default, *_) in module.OPTIONS.items())
+        assert all(f"{option}={default}" in lines[i]
+                   for option, (default, *_) in module.OPTIONS.items())
         task = load(name, variant)
         drawn = zip(*task.draw(Random(GALLERY), task.length, 3, "train"))
-        for shown, below, (row, answer) in itertools.zip_longest(lines[i + 1:i + 7:2], lines[i + 2:i + 8:2], drawn):
+        pairs = lines[i + 1:i + 7:2], lines[i + 2:i + 8:2]
+        for shown, below, (row, answer) in itertools.zip_longest(*pairs, drawn):
             expected, marks = "    ", "    "
             for token, scored in zip(row, answer):
                 text = task.pieces[token].decode().replace("\n", " ")
@@ -149,12 +156,13 @@ def test_gallery_shows_each_variant_with_carets_or_labels_under_what_is_scored_a
                     mark = task.pieces[scored].decode() if scored >= 0 else ""
                 width = max(len(text), len(mark))
                 expected, marks = expected + text.ljust(width), marks + mark.ljust(width)
-            assert shown == expected[:76].rstrip() and below == marks[:76].rstrip()      # 72 characters behind the four spaces
+            # 72 characters after the four spaces
+            assert shown == expected[:76].rstrip() and below == marks[:76].rstrip()
             assert below.strip()
 
 
 def test_carets_of_a_label_task_are_the_labels_themselves():
-    shown, labels = (line.split() for line in gallery.show("groups").splitlines()[-2:])
+    shown, labels = (line.split() for line in gallery.describe("groups").splitlines()[-2:])
     assert len(shown) == len(labels) == 8 and shown[0] == labels[0]
     assert [int(hour) for hour in labels] == [sum(map(int, shown[:i])) % 60 for i in range(1, 9)]
 
@@ -164,10 +172,13 @@ def test_a_task_that_begins_by_itself_has_no_example(name):
     assert batches.example(load(name)) == ("", None)
 
 
-@pytest.mark.parametrize("name, variant", [case for case in CASES if tasks.module(case[0]).BOS is None])
+@pytest.mark.parametrize("name, variant",
+                         [case for case in CASES if tasks.module(case[0]).BOS is None])
 def test_example_is_the_beginning_of_a_held_out_problem(name, variant):
-    """Up to what is scored first: where labels are, with the token that the first label stands at.  And how far to go on: to END,
-    or as many tokens as are scored, of which a label is one."""
+    """The prompt ends before the first scored token, or at the token of the first label.
+
+    With the number of tokens that answer it: None up to END, else the scored ones, 1 for a label.
+"""
     task = load(name, variant)
     (prompt, steps), starts = batches.example(task), {}
     if task.ends:
@@ -178,15 +189,16 @@ def test_example_is_the_beginning_of_a_held_out_problem(name, variant):
     for split in ("train", "test"):
         tokens, answer = task.draw(Random(0), task.length, 5000, split)
         ends = batches.scored(tokens, answer) >= 0
-        starts[split] = {batches.spell(task, row[:end.argmax() + (answer.dtype != bool)]) for row, end in zip(tokens, ends)}
+        starts[split] = {batches.spell(task, row[:end.argmax() + (answer.dtype != bool)])
+                         for row, end in zip(tokens, ends)}
     assert prompt and len(prompt) == len(prompt.encode())
     if task.ends:
         assert prompt.endswith("=") and prompt.count("=") == 1
     row, _ = task.draw(Random(GALLERY), task.length, 1, "test")
     assert batches.spell(task, row[0]).startswith(prompt)
-    if name in {"memory", "experts"}:   # whose tests ask for what was learnt
+    if name in {"memory", "experts"}:   # whose tests repeat training
         assert prompt in starts["train"]
-    elif name not in {"groups", "brackets", "khop", "mqar", "markov"}:      # where a short beginning is asked about already
+    elif name not in {"groups", "brackets", "khop", "mqar", "markov"}:      # short prompts recur
         assert prompt not in starts["train"]
 
 
@@ -206,10 +218,10 @@ def test_different_numbers_are_so_and_each_order_is_as_likely(size, count):
 
 
 def test_a_test_has_problems_as_often_as_training_where_they_are_not_equally_likely():
-    """The first of quanta's skills is asked in 1 / sum(i^-1.4) of all cases; without repeats, for its 8 rows of 64 here."""
+    """Quanta's first skill is asked in 1 / sum(i^-1.4) of all rows; without repeats, in 8 of 64."""
     task = load("quanta", length=3, options="tasks=8,k=2")
     tokens, _ = batches.problems(task, Random(2), 3, 2000, "train")
     share = np.mean(task.module.group(tokens, 3) == 1)
     expected = 1 / sum(i**-1.4 for i in range(1, 9))
-    assert len(tokens) == 2000 and abs(share - expected) < 0.15         # the split of 64 rows moves it
+    assert len(tokens) == 2000 and abs(share - expected) < 0.15      # the split of 64 rows moves it
     assert share > 2 / 8

@@ -1,9 +1,9 @@
-"""What every task promises (tasks/__init__.py), checked for each file in tasks/ without a line of that file being trusted.
+"""The promises of tasks/__init__.py, checked for each file in tasks/ without trusting a line of it.
 
-Here: rows, splits, batches, chance, options, the gallery.  The answers are in tests/test_oracles.py and tests/test_worlds.py.
-Held-out problems are counted by enumerating whole problem spaces.  The golden hashes say that a problem drawn today is drawn
-on every machine and in ten years: they may only change together with a task's VERSION, since records of runs are compared
-across both.
+Here: rows, splits, batches, options.  tests/tasks/ has the answers, tests/commands/ the gallery.
+Held-out problems are counted by enumerating whole problem spaces.  The golden hashes say that a
+problem drawn today is drawn on every machine and in ten years: they may only change together with
+a task's VERSION, since records of runs are compared across both.
 """
 import hashlib
 import inspect
@@ -17,14 +17,16 @@ from task_helpers import CASES, load
 
 from minitron.base.errors import MinitronError
 from minitron.base.rng import Random
-from minitron.data import batches, tasks
+from minitron.data import batches, splits, tasks
 from minitron.data.batches import training_batch
 from minitron.data.config import Config
 from minitron.measure import evaluate
 
-HASHED = [(name, variant) for name, variant in CASES if not hasattr(tasks.module(name), "prepare")]    # split by row_hash
+# split by row_hash
+HASHED = [(name, variant) for name, variant in CASES if not hasattr(tasks.module(name), "prepare")]
 
-# (task, variant) -> the first 16 hex digits of the SHA-256 of 8 rows at the default length and of what is scored in them
+# (task, variant) -> the first 16 hex digits of the SHA-256 of 8 rows and their answers, at the
+# default length
 GOLDEN = {
     ("addition", "plain"): "3ebebcd83e8434d7",
     ("addition", "reversed"): "7be82707cbab05c7",
@@ -60,13 +62,16 @@ GOLDEN = {
 }
 VERSIONS = {"addition": 2, "markov": 2, "modular": 2, "mqar": 2, "quanta": 2, "stories": 2}
 
-# Options at their edges, each with a length, by task.  FITS have problems; REFUSED have none, and where the default options
-# leave no problem at an edge of the length dial, that edge is among them.
+# Options at their edges, each with a length, by task.  FITS have problems, REFUSED have none; an
+# edge of the length dial at which the default options leave no problem is among the latter.
 FITS = {
     "sparse_parity": [("k=1", 1), ("k=3", 3), ("k=16", 16), ("k=16,world=2147483648", 64)],
-    "quanta": [("tasks=1,k=1", 1), ("k=16,alpha=0", 16), ("tasks=512,k=16,alpha=4,world=2147483648", 64)],
-    "induction": [("segment=2,symbols=4", 4), ("segment=2,symbols=4", 6), ("segment=60,symbols=60", 120), ("symbols=94", 102)],
-    "mqar": [("pairs=1,vocab=8", 4), ("pairs=1,vocab=8", 6), ("pairs=256,vocab=1026,power=1", 1024), ("vocab=8192", 16)],
+    "quanta": [("tasks=1,k=1", 1), ("k=16,alpha=0", 16),
+               ("tasks=512,k=16,alpha=4,world=2147483648", 64)],
+    "induction": [("segment=2,symbols=4", 4), ("segment=2,symbols=4", 6),
+                  ("segment=60,symbols=60", 120), ("symbols=94", 102)],
+    "mqar": [("pairs=1,vocab=8", 4), ("pairs=1,vocab=8", 6),
+             ("pairs=256,vocab=1026,power=1", 1024), ("vocab=8192", 16)],
     "khop": [("hops=0,letters=3", 2), ("hops=9,letters=20", 256), ("hops=9,letters=3", 32)],
     "brackets": [("kinds=1,depth=64", 256), ("kinds=4,depth=1", 1), ("kinds=2,depth=1", 256)],
     "experts": [("choices=2,percent=1", 2), ("choices=26,percent=100,world=2147483648", 4096)],
@@ -77,10 +82,11 @@ FITS = {
 REFUSED = {
     "sparse_parity": [(None, 1), (None, 2), ("k=16", 15)],
     "quanta": [(None, 1), (None, 2), ("k=16", 15)],
-    "induction": [(None, 4), (None, 5), (None, 15), (None, 73), (None, 120), ("segment=2,symbols=4", 7), ("segment=60", 119)],
-    "mqar": [(None, 4), (None, 5), (None, 14), (None, 17), (None, 128), (None, 514), (None, 1024), ("pairs=2,vocab=8", 8)],
+    "induction": [(None, 4), (None, 5), (None, 15), (None, 73), (None, 120),
+                  ("segment=2,symbols=4", 7), ("segment=60", 119)],
+    "mqar": [(None, 4), (None, 5), (None, 14), (None, 17), (None, 128), (None, 514), (None, 1024),
+             ("pairs=2,vocab=8", 8)],
 }
-
 
 
 def apply(operator, a, b):
@@ -97,16 +103,23 @@ SPACES = {
     ("addition", "plain", 1): [f"{a}+{b}={a + b:02}" for a in range(10) for b in range(10)],
     ("addition", "plain", 2): [f"{a:02}+{b:02}={a + b:03}" for a in range(100) for b in range(100)],
     ("multiplication", "plain", 1): [f"{a}*{b}={a * b:02}" for a in range(10) for b in range(10)],
-    ("multiplication", "reversed", 1): [f"{a}*{b}={f'{a * b:02}'[::-1]}" for a in range(10) for b in range(10)],
+    ("multiplication", "reversed", 1): [f"{a}*{b}={f'{a * b:02}'[::-1]}" for a in range(10)
+                                        for b in range(10)],
     ("parity", "plain", 8): [f"{n:08b}={n.bit_count() % 2}" for n in range(256)],
     ("parity", "scratchpad", 8): [f"{n:08b}={prefixes(n):08b}" for n in range(256)],
-    ("reorder", "sort", 2): [f"{a}{b}={min(a, b)}{max(a, b)}" for a in string.ascii_lowercase for b in string.ascii_lowercase],
-    ("expressions", "tree", 2): [f"{o}{a}{b}={apply(o, a, b)}" for o in "+-*" for a in range(5) for b in range(5)],
-    ("expressions", "chain", 2): [f"{a}{o}{b}={apply(o, a, b)}" for o in "+-*" for a in range(5) for b in range(5)],
-    ("modular", "plain", 23): [(str(a), "+", str(b), "=", str((a + b) % 23)) for a in range(23) for b in range(23)],
-    ("modular", "ordered", 23): [(str(a), "+", str(b), "=", str((a + b) % 23)) for a in range(23) for b in range(23)],
+    ("reorder", "sort", 2): [f"{a}{b}={min(a, b)}{max(a, b)}" for a in string.ascii_lowercase
+                             for b in string.ascii_lowercase],
+    ("expressions", "tree", 2): [f"{o}{a}{b}={apply(o, a, b)}" for o in "+-*" for a in range(5)
+                                 for b in range(5)],
+    ("expressions", "chain", 2): [f"{a}{o}{b}={apply(o, a, b)}" for o in "+-*" for a in range(5)
+                                  for b in range(5)],
+    ("modular", "plain", 23): [(str(a), "+", str(b), "=", str((a + b) % 23)) for a in range(23)
+                               for b in range(23)],
+    ("modular", "ordered", 23): [(str(a), "+", str(b), "=", str((a + b) % 23)) for a in range(23)
+                                 for b in range(23)],
 }
-TWINS = {("addition", "plain", 2): "+", ("multiplication", "plain", 1): "*", ("modular", "plain", 23): "+"}
+TWINS = {("addition", "plain", 2): "+", ("multiplication", "plain", 1): "*",
+         ("modular", "plain", 23): "+"}
 
 
 @pytest.fixture(scope="module")
@@ -122,18 +135,19 @@ def load_with(text, name, variant=None, **options):
 
 
 def rows(tokens):
-    """Token rows as things that a set can hold."""
+    """Token rows as a set"""
     return {row.tobytes() for row in np.asarray(tokens, np.int64)}
 
 
 def space(name, variant, length):
     """All rows of a problem space as token ids.      -> tokens (N, S)"""
-    ids = {piece.decode(): token for token, piece in enumerate(load(name, variant, length=length).pieces)}
+    ids = {piece.decode(): token
+           for token, piece in enumerate(load(name, variant, length=length).pieces)}
     return np.array([[ids[piece] for piece in row] for row in SPACES[name, variant, length]])
 
 
 def everything(task, length, split, limit=1000):
-    """All problems of a split, of which there must be fewer than the limit.      -> tokens (N, S)"""
+    """tokens (N, S): all problems of a split, of which there must be fewer than the limit"""
     tokens, _ = batches.problems(task, Random(7), length, limit, split)
     assert len(tokens) < limit
     return tokens
@@ -143,16 +157,19 @@ def everything(task, length, split, limit=1000):
 def test_docstring_tells_the_dial_the_source_and_the_result(name):
     doc = inspect.getdoc(tasks.module(name))
     for label in ("Length", "Source", "Expect"):
-        assert re.search(rf"^{label}: \S", doc, re.MULTILINE), f"tasks/{name}.py lacks the line `{label}:`"
+        line = re.search(rf"^{label}: \S", doc, re.MULTILINE)
+        assert line, f"tasks/{name}.py lacks the line `{label}:`"
 
 
 @pytest.mark.parametrize("name, variant", CASES)
 def test_same_stream_gives_the_same_problems_for_ever(name, variant, text):
     task = load_with(text, name, variant)
     drawn = [task.draw(Random(1, 2, 3), task.length, 8, "train") for _ in range(2)]
-    digests = [hashlib.sha256(tokens.astype("<i8").tobytes() + as_bytes(answer)).hexdigest()[:16] for tokens, answer in drawn]
+    digests = [hashlib.sha256(tokens.astype("<i8").tobytes() + as_bytes(answer)).hexdigest()[:16]
+               for tokens, answer in drawn]
     assert digests[0] == digests[1]
-    assert digests[0] == GOLDEN.get((name, variant)), "raise VERSION of the task, then put the new hash into GOLDEN"
+    golden = GOLDEN.get((name, variant))
+    assert digests[0] == golden, "raise VERSION of the task, then put the new hash into GOLDEN"
 
 
 def as_bytes(answer):
@@ -160,21 +177,24 @@ def as_bytes(answer):
 
 
 def test_versions_tell_the_tasks_whose_problems_have_changed():
-    assert {name: tasks.module(name).VERSION for name in tasks.names() if tasks.module(name).VERSION > 1} == VERSIONS
+    assert {name: tasks.module(name).VERSION for name in tasks.names()
+            if tasks.module(name).VERSION > 1} == VERSIONS
 
 
 @pytest.mark.parametrize("name, variant", CASES)
 def test_steps_and_seeds_differ(name, variant, text):
     task = load_with(text, name, variant)
-    batches = [training_batch(task, Config(batch=8, seed=seed), step)[0] for seed in (0, 1) for step in (1, 2, 3)]
+    batches = [training_batch(task, Config(batch=8, seed=seed), step)[0] for seed in (0, 1)
+               for step in (1, 2, 3)]
     for a, b in itertools.combinations(batches, 2):
         assert a.shape != b.shape or (a != b).any()
 
 
 def check_contract(task, length):
-    """A few rows are what tasks/__init__.py says -> tokens of a row, END included"""
+    """A few rows keep the contract of tasks/__init__.py -> tokens of a row, END included"""
     tokens, answer = task.draw(Random(length), length, 5, "train")
-    assert tokens.shape == answer.shape and len(tokens) == (min(5, round(0.9 * length**2)) if task.name == "modular" else 5)
+    assert tokens.shape == answer.shape
+    assert len(tokens) == (min(5, round(0.9 * length**2)) if task.name == "modular" else 5)
     assert tokens.dtype.kind == "i" and tokens.min() >= 0
     assert tokens.max() < len(task.pieces) - task.ends                  # END is never part of a row
     assert task.ends == (task.module.ENDS and answer.dtype == bool) == (task.pieces[-1] == b"")
@@ -182,7 +202,8 @@ def check_contract(task, length):
     if answer.dtype == bool:
         assert not answer[:, 0].any(), "nothing comes before the first token that could tell it"
         assert answer.any(axis=1).all()
-        return tokens.shape[1] + (1 if task.ends else -1)       # END comes after; where there is none, the last only is a target
+        # END comes after; where there is none, the last only is a target
+        return tokens.shape[1] + (1 if task.ends else -1)
     assert answer.dtype == np.int64 and answer.min() >= -1 and answer.max() < len(task.pieces)
     assert (answer >= 0).any(axis=1).all()
     return tokens.shape[1]
@@ -193,26 +214,31 @@ def test_contract_holds_at_every_length(name, variant, text):
     module, width, context = tasks.module(name), {}, {}
     low, high = module.LENGTHS
     refused = [length for options, length in REFUSED.get(name, ()) if options is None]
-    for length in sorted({low, low + 1, module.LENGTH, (low + high) // 2, high}.difference(refused)):
+    lengths = {low, low + 1, module.LENGTH, (low + high) // 2, high}
+    for length in sorted(lengths.difference(refused)):
         task = load_with(text, name, variant, length=length)
         width[length], context[length] = check_contract(task, length), task.context
         assert task.width == task.longest == width[length]
-        assert task.lengths == (tuple(range(low, length + 1)) if module.MIXED else (length,)) and task.beyond == ()
+        assert task.lengths == (tuple(range(low, length + 1)) if module.MIXED else (length,))
+        assert task.beyond == ()
     assert context == ({length: width[high] for length in width} if module.MIXED else width)
 
 
-@pytest.mark.parametrize("name, options, length", [(name, *edge) for name in FITS for edge in FITS[name]])
+@pytest.mark.parametrize("name, options, length",
+                         [(name, *edge) for name in FITS for edge in FITS[name]])
 def test_contract_holds_at_the_edges_of_the_options(name, options, length):
     for variant in tasks.module(name).VARIANTS:
         task = load(name, variant, options=options, length=length)
         assert check_contract(task, length) == task.width == task.context
-        assert all(task.options[key] == float(value) for key, value in (part.split("=") for part in options.split(",")))
+        assert all(task.options[key] == float(value)
+                   for key, value in (part.split("=") for part in options.split(",")))
 
 
 @pytest.mark.parametrize("name", sorted(FITS))
 def test_edges_above_are_those_of_the_options(name):
     for option, (default, smallest, largest) in tasks.module(name).OPTIONS.items():
-        tried = {default} | {float(value) for options, _ in FITS[name] for value in re.findall(rf"\b{option}=([^,]+)", options)}
+        tried = {default} | {float(value) for options, _ in FITS[name]
+                             for value in re.findall(rf"\b{option}=([^,]+)", options)}
         assert {smallest, largest} <= tried, option
 
 
@@ -220,11 +246,13 @@ def test_every_task_with_options_has_its_edges_above():
     assert {name for name in tasks.names() if tasks.module(name).OPTIONS} == set(FITS)
 
 
-@pytest.mark.parametrize("name, options, length", [(name, *edge) for name in REFUSED for edge in REFUSED[name]])
+@pytest.mark.parametrize("name, options, length",
+                         [(name, *edge) for name in REFUSED for edge in REFUSED[name]])
 def test_options_that_do_not_fit_the_length_are_refused_in_one_line(name, options, length):
     with pytest.raises(MinitronError) as error:
         load(name, options=options, length=length)
-    assert "\n" not in str(error.value) and re.search(rf"(length|only) {length}\b", str(error.value))
+    assert "\n" not in str(error.value)
+    assert re.search(rf"(length|only) {length}\b", str(error.value))
 
 
 @pytest.mark.parametrize("task, options, told", [
@@ -249,7 +277,8 @@ def test_options_that_are_none_are_refused_in_one_line(task, options, told):
 def test_options_are_read_with_their_defaults():
     default = {"pairs": 4, "vocab": 128, "power": 0.01}
     assert load("mqar").options == load("mqar", options="").options == default
-    assert load("mqar", options="power=1,pairs=8").options == {"pairs": 8, "vocab": 128, "power": 1.0}
+    given = load("mqar", options="power=1,pairs=8").options
+    assert given == {"pairs": 8, "vocab": 128, "power": 1.0}
     assert type(load("mqar", options="power=1").options["power"]) is float
     assert load("parity").options == {}
 
@@ -258,14 +287,17 @@ def test_options_are_read_with_their_defaults():
 def test_a_resolved_configuration_resolves_to_itself(name):
     config = Config(task=name).resolve()
     assert config.resolve() == config
-    assert config.options == ",".join(f"{key}={value[0]}" for key, value in tasks.module(name).OPTIONS.items())
+    assert config.options == ",".join(f"{key}={value[0]}"
+                                      for key, value in tasks.module(name).OPTIONS.items())
 
 
 @pytest.mark.parametrize("name, length, test_length, expected", [
-    ("addition", 3, None, ()), ("addition", 3, 3, ()), ("addition", 3, 5, (4, 5)), ("addition", 3, 15, tuple(range(4, 16))),
-    ("addition", 3, 64, None), ("groups", 8, 64, None), ("mqar", 64, 70, (66, 68, 70)), ("mqar", 64, 126, None),
+    ("addition", 3, None, ()), ("addition", 3, 3, ()), ("addition", 3, 5, (4, 5)),
+    ("addition", 3, 15, tuple(range(4, 16))), ("addition", 3, 64, None), ("groups", 8, 64, None),
+    ("mqar", 64, 70, (66, 68, 70)), ("mqar", 64, 126, None),
 ])
-def test_longer_test_lengths_are_a_dozen_at_the_most_and_reach_the_last(name, length, test_length, expected):
+def test_longer_test_lengths_are_a_dozen_at_most_and_reach_the_last(
+        name, length, test_length, expected):
     task = load(name, length=length, test_length=test_length)
     if expected is not None:
         assert task.beyond == expected
@@ -280,16 +312,20 @@ def test_a_longer_test_makes_room_for_its_rows():
     task = load("groups", length=8, test_length=20)
     assert (task.width, task.longest, task.context) == (8, 20, 20) and task.lengths == (8,)
     task = load("addition", length=3, test_length=5)
-    assert (task.width, task.longest, task.context) == (13, 19, 3 * 64 + 4) and task.lengths == (1, 2, 3)
-    assert {len(task.draw(Random(1), length, 1, "test")[0][0]) for length in task.beyond} == {15, 18}
+    assert (task.width, task.longest, task.context) == (13, 19, 3 * 64 + 4)
+    assert task.lengths == (1, 2, 3)
+    assert {len(task.draw(Random(1), length, 1, "test")[0][0])
+            for length in task.beyond} == {15, 18}
 
 
 @pytest.mark.parametrize("options, told", [
-    ({"task": "addition", "length": 3, "test_length": 2}, "test-length 2 is out of range .* use 3 to 64"),
+    ({"task": "addition", "length": 3, "test_length": 2},
+     "test-length 2 is out of range .* use 3 to 64"),
     ({"task": "addition", "test_length": 65}, "test-length 65"),
     ({"task": "modular", "test_length": 64}, "test-length 64 has no use"),
     ({"task": "memory", "test_length": 300}, "test-length 300 has no use"),
-    ({"task": "sparse_parity", "test_length": 24}, "test-length 24 has no use"),       # of 24 bits others count than of 20
+    # of 24 bits others count than of 20
+    ({"task": "sparse_parity", "test_length": 24}, "test-length 24 has no use"),
     ({"task": "quanta", "test_length": 20}, "test-length 20 has no use"),
     ({"task": "mqar", "test_length": 67}, "even"),
     ({"task": "induction", "test_length": 100}, "does not fit"),
@@ -325,13 +361,14 @@ def test_batch_puts_inputs_one_ahead_of_targets(name, variant, text):
     for row, marked, *views in zip(tokens.tolist(), answer.tolist(), *trained, *measured):
         inputs, targets, inputs_measured, targets_measured = (view.tolist() for view in views)
         if answer.dtype != bool:
-            assert inputs == inputs_measured == row and targets == targets_measured == marked, "labels stand at their tokens"
+            assert inputs == inputs_measured == row
+            assert targets == targets_measured == marked, "labels stand at their tokens"
             continue
         end = [len(task.pieces) - 1] if task.ends else []
         following = [token if mark else -1 for token, mark in zip(row, marked)][1:]
         assert inputs == inputs_measured == (row + end)[:-1]
         assert targets == following + end, "training learns where to stop"
-        assert targets_measured == following + [-1] * len(end), "END is no part of an answer's score"
+        assert targets_measured == following + [-1] * len(end), "END is not scored"
 
 
 @pytest.mark.parametrize("name", tasks.names())
@@ -346,13 +383,15 @@ def test_evaluation_scores_the_answer_and_nothing_else(name, text):
     problems = evaluate.problems(task, config, task.length, "test", most=10)
     numbers = evaluate.measure(score, problems)
     assert numbers["n"] == 10
-    assert numbers["nll"] == pytest.approx(np.log(len(task.pieces)), rel=1e-12)     # all logits equal: uniform, in float64
+    # all logits equal: uniform, in float64
+    assert numbers["nll"] == pytest.approx(np.log(len(task.pieces)), rel=1e-12)
     inputs, wanted = (np.concatenate(part) for part in zip(*asked))
     assert (inputs == problems.inputs).all() and len(wanted) == 10
     for row, places in zip(inputs.tolist(), map(np.flatnonzero, wanted)):
-        if task.ends:               # from "=", which predicts the answer's first token; the answer's last would predict END
+        # from "=", which predicts the answer's first token; the answer's last would predict END
+        if task.ends:
             assert places.tolist() == list(range(row.index(task.pieces.index(b"=")), len(row) - 1))
-        elif name == "induction":   # where a symbol has come a second time, but for the last of the segment
+        elif name == "induction":   # at a symbol's second time, but for the last of the segment
             again = [i for i, symbol in enumerate(row) if symbol in row[:i]]
             assert places.tolist() == (again[:-1] if len(again) == 8 else again)
         elif name == "mqar":        # where a key of the four pairs comes again
@@ -365,7 +404,8 @@ def test_evaluation_scores_the_answer_and_nothing_else(name, text):
 
 @pytest.mark.parametrize("name, variant, length", SPACES)
 @pytest.mark.parametrize("fraction", [0.9, 0.4])
-def test_splits_are_disjoint_cover_everything_and_have_their_shares(name, variant, length, fraction):
+def test_splits_are_disjoint_cover_everything_and_have_their_shares(
+        name, variant, length, fraction):
     task = load(name, variant, length=length, train_fraction=fraction)
     shares = dict(zip(tasks.SPLITS, (fraction, 0.2 * (1 - fraction), 0.8 * (1 - fraction))))
     every = rows(space(name, variant, length))
@@ -375,15 +415,19 @@ def test_splits_are_disjoint_cover_everything_and_have_their_shares(name, varian
     assert set.union(*found.values()) == every
     for split, share in shares.items():
         deviation = (share * (1 - share) / len(every)) ** 0.5
-        deviation *= 2**0.5 if name in ("addition", "multiplication") else 1        # drawn in pairs of twins
-        assert abs(len(found[split]) / len(every) - share) < (3 / len(every) if name == "modular" else 4 * deviation), split
+        # drawn in pairs of twins
+        deviation *= 2**0.5 if name in ("addition", "multiplication") else 1
+        bound = 3 / len(every) if name == "modular" else 4 * deviation
+        assert abs(len(found[split]) / len(every) - share) < bound, split
 
 
 @pytest.mark.parametrize("name, variant, length", TWINS)
 def test_a_problem_and_its_twin_are_in_one_split(name, variant, length):
-    task, sign = load(name, variant, length=length, train_fraction=0.5), TWINS[name, variant, length]
+    task = load(name, variant, length=length, train_fraction=0.5)
+    sign = TWINS[name, variant, length]
     for split in tasks.SPLITS:
-        problems = {tuple(batches.spell(task, row).split("=")[0].split(sign)) for row in everything(task, length, split, 10000)}
+        problems = {tuple(batches.spell(task, row).split("=")[0].split(sign))
+                    for row in everything(task, length, split, 10000)}
         assert problems == {(b, a) for a, b in problems} and len(problems) >= 5
 
 
@@ -391,7 +435,8 @@ def test_the_ordered_clock_holds_out_cells_without_regard_to_their_twins():
     task = load("modular", "ordered", length=23, train_fraction=0.5)
     cells = {(row[0], row[2]) for row in everything(task, 23, "train")}
     twins = sum((b, a) in cells for a, b in cells if a != b)
-    assert abs(twins / len(cells) - 0.5) < 0.2             # half of them by chance; all, were twins kept together
+    # half of them by chance; all, were twins kept together
+    assert abs(twins / len(cells) - 0.5) < 0.2
 
 
 @pytest.mark.parametrize("variant", ["plain", "ordered"])
@@ -399,7 +444,8 @@ def test_the_ordered_clock_holds_out_cells_without_regard_to_their_twins():
 def test_a_batch_as_large_as_the_share_of_the_clock_is_each_problem_once(variant, fraction):
     task = load("modular", variant, length=59, train_fraction=fraction)
     whole, _ = task.draw(Random(1), 59, 59**2, "train")
-    assert len(whole) == len(rows(whole)) and abs(len(whole) - fraction * 59**2) <= (1.5 if variant == "plain" else 0.5)
+    assert len(whole) == len(rows(whole))
+    assert abs(len(whole) - fraction * 59**2) <= (1.5 if variant == "plain" else 0.5)
     assert (task.draw(Random(2), 59, len(whole), "train")[0] == whole).all()
     assert len(task.draw(Random(1), 59, 100, "train")[0]) == 100
 
@@ -410,11 +456,13 @@ def test_the_hidden_parity_is_held_out_by_whole_problems():
     assert sum(map(len, found)) == len(set.union(*found)) == 256 and min(map(len, found)) > 0
 
 
-# name -> a length and options at which thousands of rows come again and again, were they not kept apart
+# name -> a length and options with so few problems that thousands of rows repeat them
 CROWDED = {
-    "addition": (2, None), "multiplication": (2, None), "parity": (12, None), "sparse_parity": (12, None), "reorder": (3, None),
-    "quanta": (8, "tasks=4"), "induction": (6, "segment=2,symbols=6"), "mqar": (6, "pairs=1,vocab=12"), "khop": (6, None),
-    "brackets": (8, "kinds=2"), "groups": (2, None), "expressions": (3, None), "markov": (10, "states=2"), "stories": (2, None),
+    "addition": (2, None), "multiplication": (2, None), "parity": (12, None),
+    "sparse_parity": (12, None), "reorder": (3, None), "quanta": (8, "tasks=4"),
+    "induction": (6, "segment=2,symbols=6"), "mqar": (6, "pairs=1,vocab=12"), "khop": (6, None),
+    "brackets": (8, "kinds=2"), "groups": (2, None), "expressions": (3, None),
+    "markov": (10, "states=2"), "stories": (2, None),
 }
 
 
@@ -436,7 +484,8 @@ def test_training_never_sees_a_held_out_problem(name, variant, length):
         held_out |= rows(everything(task, each, "valid")) | rows(everything(task, each, "test"))
     seen = set()
     for step in range(1, 100):
-        inputs, *_ = training_batch(task, config, step)     # the whole problem: what the shift cuts off is END
+        # the whole problem: what the shift cuts off is END
+        inputs, *_ = training_batch(task, config, step)
         seen |= rows(inputs)
     assert held_out and not seen & held_out
     assert len(seen) > 0.5 * len(SPACES[name, variant, length])
@@ -452,7 +501,8 @@ def test_problems_are_different_and_no_more_than_asked_for():
 def test_an_empty_split_gives_no_rows():
     task = load("parity", length=1)
     drawn = [task.draw(Random(1), 1, 10, split) for split in tasks.SPLITS]
-    assert {len(tokens) for tokens, answer in drawn} == {0, 10}         # three splits, but two problems: 0=0 and 1=1
+    # three splits, but two problems: 0=0 and 1=1
+    assert {len(tokens) for tokens, answer in drawn} == {0, 10}
     assert all(tokens.shape == answer.shape == (len(tokens), 3) for tokens, answer in drawn)
     assert sum(len(everything(task, 1, split)) for split in tasks.SPLITS) == 2
 
@@ -460,22 +510,27 @@ def test_an_empty_split_gives_no_rows():
 @pytest.mark.parametrize("fraction", [0.9, 0.5])
 def test_text_windows_of_different_splits_share_no_character(tmp_path, fraction):
     path = tmp_path / "different.txt"
-    path.write_text("".join(map(chr, range(256, 1256))), encoding="utf-8")      # a character's id is its place in the text
+    # a character's id is its place in the text
+    path.write_text("".join(map(chr, range(256, 1256))), encoding="utf-8")
     task = load("text", data=str(path), length=4, train_fraction=fraction)
-    places = {split: set(task.draw(Random(1), 4, 20000, split)[0].ravel().tolist()) for split in tasks.SPLITS}
-    assert sum(map(len, places.values())) == len(set.union(*places.values())) == 1000     # the last place is reached too
-    assert max(places["train"]) < min(places["valid"]) and max(places["valid"]) < min(places["test"])
+    places = {split: set(task.draw(Random(1), 4, 20000, split)[0].ravel().tolist())
+              for split in tasks.SPLITS}
+    # the last place is reached too
+    assert sum(map(len, places.values())) == len(set.union(*places.values())) == 1000
+    assert max(places["train"]) < min(places["valid"])
+    assert max(places["valid"]) < min(places["test"])
     assert len(places["train"]) == 1000 * fraction
 
 
 def test_row_hash_is_the_same_on_every_machine():
     golden = [0.0, 0.4815585823555033, 0.28176129772258496, 0.7565402598884902]
-    assert tasks.row_hash(np.array([[0, 0, 0], [0, 0, 1], [1, 0, 0], [9, 8, 7]])).tolist() == golden
+    tokens = np.array([[0, 0, 0], [0, 0, 1], [1, 0, 0], [9, 8, 7]])
+    assert splits.row_hash(tokens).tolist() == golden
 
 
 @pytest.mark.parametrize("name, variant, length", SPACES)
 def test_row_hash_is_uniform(name, variant, length):
-    h = np.sort(tasks.row_hash(space(name, variant, length)))
+    h = np.sort(splits.row_hash(space(name, variant, length)))
     assert h[0] >= 0 and h[-1] < 1
     distance = np.abs(h - (np.arange(len(h)) + 0.5) / len(h)).max()
     assert distance < 1.95 * len(h) ** -0.5         # Kolmogorov-Smirnov at 0.1%, for sixteen spaces
