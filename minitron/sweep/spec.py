@@ -45,5 +45,5 @@ def axes(what, flags, seeds):
     seeds = seeds if seeds is not None else spec.get("seeds", 3)
     if type(seeds) is not int or not 1 <= seeds <= 10_000:          # True is an int
         raise MinitronError(f"--seeds {seeds!r} is out of range: use 1 to 10000")
-    found = {name: grid.values(name, value) for name, value in spec.items() if name not in SPEC}
+    found = {name: grid.dial_values(name, value) for name, value in spec.items() if name not in SPEC}
     return {"task": found.pop("task")} | found | ({} if "seed" in found else {"seed": list(range(seeds))}), spec
