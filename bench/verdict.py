@@ -20,8 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from minitron.data.config import Config
-from minitron.report import phase
-from minitron.report import text as report
+from minitron.report import phase, text
 from minitron.report.verdict import rule, verdict
 
 TRUTHS = ("always", "not yet", "luck", "mirage", "jump", "gradual")
@@ -140,8 +139,8 @@ def record(config, world, chance, exact, nll, diverged):
 
 def column(records):
     """settings, exact, nll of a ledger that has one column"""
-    panel, = phase.panels(records, y="dim")
-    return report.column(panel, None)
+    diagram, = phase.phase_diagrams(records, y="dim")
+    return text.column_scores(diagram, None)
 
 
 def told(truth, shape, world, ledgers, seed=1):       # on those of seed 0 the rule's thresholds were chosen

@@ -175,7 +175,7 @@ def runs_of(experiment):
 
 def read(ledger):
     """{key: record}"""
-    return ledgers.read(ledger)[0] if Path(ledger).is_file() else {}
+    return ledgers.read_records(ledger)[0] if Path(ledger).is_file() else {}
 
 
 def run(flags, ledger):

@@ -28,8 +28,8 @@ LEDGERS = {"stories": "results/stories.jsonl", "induction": "results/induction.j
 def points(path, size):
     """-> x (n,), the mean over seeds where they stopped at different steps; nll (n, seeds); exact (n, seeds); E or None"""
     found = {}
-    for record in ledger.read(path)[0].values():
-        found.setdefault(record["parameters"], []).append((record[size], phase.numbers(record)))
+    for record in ledger.read_records(path)[0].values():
+        found.setdefault(record["parameters"], []).append((record[size], phase.test_metrics(record)))
     runs = [found[parameters] for parameters in sorted(found)]
     x = np.array([np.mean([of for of, _ in same]) for same in runs])
     nll, exact = (np.array([[r[name] for _, r in same] for same in runs]) for name in ("nll", "exact"))

@@ -1,13 +1,12 @@
 """`python -m minitron sweep`: from flags or a spec file to a ledger.
 
-    python -m minitron sweep addition --dim 8,16,32,64 --length 1-4 --seeds 3 --out results/addition.jsonl
+    python -m minitron sweep addition --dim 8,16,32,64 --length 1-4 --seeds 3
     python -m minitron sweep results/addition.toml
 """
 import argparse
 import dataclasses
 import signal
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 from ..base import cli
@@ -18,114 +17,155 @@ from ..data.command_line import training_command
 from ..report import page
 from ..report.board import Board
 from ..sweep import grid, ledger, pool
-from ..sweep.plan import clock, seconds, take_shard, together, within
-from ..sweep.spec import axes
+from ..sweep.plan import (
+    cells_within_budget,
+    duration_text,
+    parse_duration,
+    take_shard,
+    total_seconds,
+)
+from ..sweep.spec import grids, ledger_of
 
-DIALS = """Every flag of train.py is a dial here and takes a list, a range of whole numbers or both: --dim 8,16,32 --length 1-4,6
---qk-norm yes,no --options "k=2;k=3".  Of several --lr the best for each cell, by problems that are not the test's, is reported.
-A spec file has the same as lines of TOML: dim = [8, 16, 32].  What the ledger has already is not run again."""
+DIALS = """Every flag of train.py is a dial and takes a list, a range of whole numbers or both:
+--dim 8,16,32 --length 1-4,6 --qk-norm yes,no --options "k=2;k=3".  Of several --lr, the report has
+the best of each cell, by problems that are not the test's.  A spec file has the same as lines of
+TOML: dim = [8, 16, 32].  Cells that the ledger has are not run again."""
 
 
 def add_parser(commands):
-    run = commands.add_parser("sweep", help="train a grid of configurations, into a ledger", description=__doc__, epilog=DIALS)
-    run.add_argument("what", metavar="TASK|SPEC", help="a task, or a spec file (TOML) that names one")
+    parser = commands.add_parser("sweep", help="train a grid of configurations, into a ledger",
+                                 description=__doc__, epilog=DIALS)
+    parser.add_argument("what", metavar="TASK|SPEC",
+                        help="a task, or a spec file (TOML) that names one")
     for name in grid.dials():
         if name != "task":
-            run.add_argument(cli.flag(name), default=argparse.SUPPRESS, metavar="LIST", help=argparse.SUPPRESS)
-    run.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1 of each cell (default 3, or --seed LIST)")
-    run.add_argument("--out", metavar="LEDGER", help="where the records go (default results/TASK.jsonl, or mine.jsonl for mine.py)")
-    run.add_argument("--jobs", type=int, default=available_cpus(), metavar="N", help="cells at a time (default: one a core)")
-    run.add_argument("--budget", metavar="TIME", help="run the cheapest cells that fit into this, such as 10m; say what does not")
-    run.add_argument("--timeout", metavar="TIME", help="stop a cell after this, such as 90s")
-    run.add_argument("--models", metavar="DIR", help="keep each cell's model there, as KEY.bin")
-    run.add_argument("--shard", metavar="I/N", help="run only every Nth cell, from the Ith (0 to N-1) on")
-    run.add_argument("--redo", action="store_true", help="run cells again that the ledger has")
-    run.add_argument("--retry", choices=["failed"], help="run cells again that were killed or took too long")
-    run.add_argument("--cluster", metavar="ADDRESS", help="run the cells on dask.distributed: tcp://host:8786, or local")
-    run.add_argument("--list", action="store_true", help="print the cells and what they should take; run nothing")
+            parser.add_argument(cli.flag(name), default=argparse.SUPPRESS, metavar="LIST",
+                                help=argparse.SUPPRESS)
+    parser.add_argument("--seeds", type=int, metavar="N",
+                        help="seeds 0 to N-1 of each cell (default 3, or --seed LIST)")
+    parser.add_argument("--out", metavar="LEDGER",
+                        help="append records to this file (default TASK.jsonl, or for SPEC.toml "
+                             "SPEC.jsonl beside it)")
+    parser.add_argument("--jobs", type=int, default=available_cpus(), metavar="N",
+                        help="cells at a time (default: one per core)")
+    parser.add_argument("--budget", metavar="TIME",
+                        help="run the cheapest cells that fit into this time, such as 10m")
+    parser.add_argument("--timeout", metavar="TIME", help="stop a cell after this, such as 90s")
+    parser.add_argument("--models", metavar="DIR", help="keep each cell's model there, as KEY.bin")
+    parser.add_argument("--shard", metavar="I/N",
+                        help="run every Nth cell, starting at cell I (0 to N-1)")
+    parser.add_argument("--redo", action="store_true", help="rerun cells that the ledger has")
+    parser.add_argument("--retry", choices=["failed"],
+                        help="rerun cells that were killed or timed out")
+    parser.add_argument("--cluster", metavar="ADDRESS",
+                        help="run the cells on dask.distributed: tcp://host:8786, or local")
+    parser.add_argument("--list", action="store_true",
+                        help="print the cells and their estimated times; run nothing")
 
 
 def run(flags):
     if flags["jobs"] < 1:
         raise MinitronError(f"--jobs {flags['jobs']} is out of range: use 1 or more")
-    timeout, budget = (None if flags[name] is None else seconds(name, flags[name]) for name in ("timeout", "budget"))
+    timeout, budget = (None if flags[name] is None else parse_duration(name, flags[name])
+                       for name in ("timeout", "budget"))
     if flags["models"] is not None and not Path(flags["models"]).is_dir():
-        raise MinitronError(f"{flags['models']!r} is no directory: make it, or give --models another place")
-    turned, spec = axes(flags["what"], {name: flags[name] for name in grid.dials() if name in flags}, flags["seeds"])
-    out = flags["out"] or spec.get("out") or default_ledger(turned["task"][0])
-    cells = grid.cells(turned)
-    cells = cells if flags["shard"] is None else take_shard(cells, flags["shard"])
-    with nullcontext() if flags["list"] else ledger.claimed(out):
-        todo, costs, there = plan(flags, cells, budget, out)
-        if not flags["list"]:
-            return run_cells(todo, costs, there, out, flags, timeout)
-    for key, config in todo:
-        print(f"{key}  {clock(costs[key]):>8}  {training_command(dataclasses.asdict(config))}")
+        raise MinitronError(f"--models {flags['models']!r} is not a directory: make it first")
+    given = {name: flags[name] for name in grid.dials() if name in flags}
+    cells = grid.cells(*grids(flags["what"], given, flags["seeds"]))
+    out = flags["out"] or ledger_of(flags["what"])
+    if flags["shard"] is not None:
+        cells = take_shard(cells, flags["shard"])
+    if flags["list"]:
+        cells, costs, _ = plan(flags, cells, budget, out)
+        return list_cells(cells, costs)
+    with ledger.locked(out):
+        return run_cells(*plan(flags, cells, budget, out), out, flags, timeout)
+
+
+def list_cells(cells, costs):
+    for key, config in cells:
+        command = training_command(dataclasses.asdict(config))
+        print(f"{key}  {duration_text(costs[key]):>8}  {command}")
     return 0
 
 
-def default_ledger(task):
-    """results/TASK.jsonl, or for a task in a user's own file its stem, in the working directory"""
-    return f"{Path(task).stem}.jsonl" if tasks.is_file(task) else f"results/{task}.jsonl"
-
-
-def run_cells(todo, costs, there, out, flags, timeout):
-    board = Board(costs, there)
+def run_cells(cells, costs, records, out, flags, timeout):
+    """Run cells beside the records that the ledger has -> exit status"""
+    board = Board(costs, records)
     try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)       # as Ctrl-C: batch systems send it
-        counts = pool.run(todo, out, board, flags["jobs"], timeout, flags["models"], flags["cluster"])
+        signal.signal(signal.SIGTERM, signal.default_int_handler)   # batch systems send it
+        counts = pool.run_cells(cells, out, board, flags["jobs"], timeout, flags["models"],
+                                flags["cluster"])
     except KeyboardInterrupt:
-        print(f"minitron: stopped; {out} has what was finished, and the same command goes on from there", file=sys.stderr)
+        print(f"minitron: stopped; {out} has the finished cells: run the same command to resume",
+              file=sys.stderr)
         return 130
     if counts:
-        print(", ".join(f"{count} {status}" for status, count in sorted(counts.items())) + f"; report: "
-              f"python -m minitron report {out}")
-    return 0 if not set(counts) - {"ok", "diverged"} else 1
+        summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        print(f"{summary}; report: python -m minitron report {out}")
+    return 0 if set(counts) <= set(ledger.FINISHED) else 1
 
 
 def plan(flags, cells, budget, out):
-    """cells [(key, Config)]; budget: seconds, or None; out: the ledger -> cells to run, {key: seconds that each should take},
-    records that are there.  Says what it found.  Raises MinitronError.
+    """-> cells to run, {key: estimated seconds}, records that the ledger has.  Prints a summary.
+
+    cells [(key, Config)]; budget: seconds, or None; out: the ledger.  Raises MinitronError.
     """
-    # What is no file, a pipe or a device, is only written: nothing can be read back, or no end of it.
-    records = usable(out, dict(cells)) if Path(out).is_file() else {}
-    todo = pool.todo(cells, records, flags["redo"], flags["retry"] == "failed")
+    # A pipe or a device cannot be read back.
+    records = known_records(out, dict(cells)) if Path(out).is_file() else {}
     print(f"{len(cells)} cells, {len(records)} of them in {out}")
-    costs = estimated(todo)
+    to_run = pool.cells_to_run(cells, records, flags["redo"], flags["retry"] == "failed")
+    costs = estimated_costs(to_run)
     if budget is not None:
-        all_of_them = together(costs, flags["jobs"])
-        todo, left_out = within(todo, costs, flags["jobs"], budget)
-        if left_out:
-            print(f"{len(left_out)} do not fit into {flags['budget']}; all would take about {clock(all_of_them)}")
-    costs = {key: costs[key] for key, _ in todo}
-    print(f"{len(todo)} to run, in about {clock(together(costs, flags['jobs']))} with {flags['jobs']} at a time, "
+        to_run = fit_budget(to_run, costs, flags, budget)
+    costs = {key: costs[key] for key, _ in to_run}
+    total = duration_text(total_seconds(costs, flags["jobs"]))
+    print(f"{len(to_run)} to run, in about {total} with {flags['jobs']} at a time, "
           "less where runs stop early", flush=True)
-    return todo, costs, [record for key, record in records.items() if key not in costs]
+    return to_run, costs, [record for key, record in records.items() if key not in costs]
 
 
-def usable(path, configs):
-    """{key: record}: those records of a ledger that are of {key: Config}.  Says what is wrong with its lines."""
-    records, complaints = ledger.read(path)
-    sound, left_out = page.sound(at_its_path(record, configs[key].task) for key, record in records.items() if key in configs)
-    left_out = [f"{path}: {why}, {count} record{'s' * (count > 1)} to run again" for why, count in left_out.items()]
-    for complaint in complaints + left_out:
+def fit_budget(cells, costs, flags, budget):
+    """The cells that fit into the budget.  Prints how many do not."""
+    fitting, others = cells_within_budget(cells, costs, flags["jobs"], budget)
+    if others:
+        total = duration_text(total_seconds(costs, flags["jobs"]))
+        print(f"{len(others)} do not fit into {flags['budget']}; all would take about {total}")
+    return fitting
+
+
+def known_records(path, configs):
+    """Those readable records of a ledger that belong to {key: Config}: {key: record}
+
+    Prints complaints about its other lines.
+    """
+    records, complaints = ledger.read_records(path)
+    readable, left_out = page.readable_records(
+        with_path(record, configs[key].task) for key, record in records.items() if key in configs)
+    for reason, count in left_out.items():
+        complaints.append(f"{path}: {reason}, {count} record{'s' * (count > 1)} to rerun")
+    for complaint in complaints:
         print(f"minitron: {complaint}", file=sys.stderr)
-    return {record["key"]: record for record in sound}
+    return {record["key"]: record for record in readable}
 
 
-def at_its_path(record, task):
-    """A record of a task in a user's own file, which may have moved since: with the path where it is now"""
+def with_path(record, task):
+    """A record of a task in a user's own file, with its present path: the file may have moved"""
     if tasks.is_file(task) and isinstance(record.get("config"), dict):
         return record | {"config": record["config"] | {"task": task}}
     return record
 
 
-def estimated(cells):
-    """[(key, Config)] -> {key: seconds on one core}; tried in a process of its own, which may run out of memory"""
+def estimated_costs(cells):
+    """[(key, Config)] -> {key: seconds on one core}
+
+    Steps are timed in a process of its own, which may run out of memory.
+    """
     if not cells:
         return {}
     worker = pool.Worker()
     try:
-        return dict(zip((key for key, _ in cells), grid.estimate([config for _, config in cells], worker.step_seconds)))
+        seconds = grid.estimate([config for _, config in cells], worker.step_seconds)
+        return dict(zip((key for key, _ in cells), seconds))
     finally:
         worker.close()

@@ -1,4 +1,4 @@
-"""What a sweep shows while it goes on: one bar for all of it, and on a terminal the phase diagram as it fills."""
+"""The progress of a sweep: one bar for all of it and, on a terminal, the phase diagram so far."""
 import os
 import shutil
 import sys
@@ -6,55 +6,61 @@ import time
 
 from tqdm import tqdm
 
-from . import phase
-from . import text as report
+from . import phase, text
+
+BLOCK = "\u2588"            # of a bar, where the terminal can print it
 
 
 class Board:
-    """costs {key: seconds that its cell should take}; records: those that are there already"""
+    """costs {key: seconds that its cell should take}; records: those that the ledger has already"""
 
     def __init__(self, costs, records):
         self.costs, self.records = costs, list(records)
         self.live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self.began, self.spent, self.cells, self.learnt, self.drawn = time.monotonic(), 0.0, 0, 0, 0
+        self.start, self.spent, self.cells, self.learnt = time.monotonic(), 0.0, 0, 0
+        self.height = 0             # lines drawn last
         if self.live and costs:
             self.draw()             # the first cell may take long
 
     def ended(self, record):
-        """After each cell."""
+        """After each cell: redraw, or print a line where that is impossible."""
         self.records.append(record)
         self.cells += 1
-        self.learnt += (phase.way(record) or 0) >= phase.LEARNT
+        self.learnt += phase.has_learnt(record)
         self.spent += self.costs.get(record["key"], 0.0)
         if self.live:
             self.draw()
-        else:
-            came = phase.way(record)
-            print(f"{self.bar()}   {record['key']} {record['status']}" + ("" if came is None else f" {came:.0%} of the way"),
-                  file=sys.stderr, flush=True)
+            return
+        score = phase.normalized_score(record)
+        score_text = "" if score is None else f", normalized score {score:.2f}"
+        line = f"{self.bar()}   {record['key']} {record['status']}{score_text}"
+        print(line, file=sys.stderr, flush=True)
 
     def bar(self):
-        """tqdm's, over the work that the cells ask for, since they are very different"""
+        """tqdm's bar, over estimated seconds of work: cells differ too much to be counted"""
         total = sum(self.costs.values())
-        elapsed = time.monotonic() - self.began
-        bar = tqdm.format_meter(min(self.spent, total), total, elapsed, ncols=48, ascii=not can_write("\u2588"),
+        elapsed = time.monotonic() - self.start
+        bar = tqdm.format_meter(min(self.spent, total), total, elapsed, ncols=48,
+                                ascii=not can_print(BLOCK),
                                 bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}")
-        return bar + f", {self.cells} of {len(self.costs)} cells, {self.learnt} learnt"
+        return f"{bar}, {self.cells} of {len(self.costs)} cells, {self.learnt} learnt"
 
     def draw(self):
-        """Over what was drawn before.  Where the diagram does not fit into the window, only the bar."""
+        """Draw over the last drawing; only the bar where the diagram does not fit the window."""
         columns, rows = shutil.get_terminal_size()
-        lines, plain = (list(report.lines(self.records, colour=colour, judged=False)) for colour in (report.can_colour(), False))
+        lines, plain = (list(text.lines(self.records, colour=colour, with_verdicts=False))
+                        for colour in (text.can_colour(), False))
         if len(plain) + 2 > rows or max(map(len, plain), default=0) > columns:
             lines = []
-        lines.append(self.bar()[:columns - 1])          # a line that is broken in two would not be drawn over
-        up = f"\x1b[{self.drawn}F\x1b[J" if self.drawn else ""
-        sys.stderr.write(up + "\n".join(lines) + "\n")
+        lines.append(self.bar()[:columns - 1])      # a wrapped line could not be drawn over
+        erase = f"\x1b[{self.height}F\x1b[J" if self.height else ""
+        sys.stderr.write(erase + "\n".join(lines) + "\n")
         sys.stderr.flush()
-        self.drawn = len(lines)
+        self.height = len(lines)
 
 
-def can_write(text):
+def can_print(text):
+    """Whether standard error has these characters"""
     try:
         text.encode(sys.stderr.encoding)
     except UnicodeEncodeError:

@@ -1,4 +1,7 @@
-"""From records to a phase diagram: which settings were swept, what each cell's seeds came to, where the frontier runs."""
+"""From records to phase diagrams: the settings that were swept, and in each cell the seeds' scores.
+
+Next: text.py, which prints them.
+"""
 import dataclasses
 from typing import NamedTuple
 
@@ -10,23 +13,28 @@ from ..data.config import Config
 from ..measure.evaluate import wilson
 from .verdict import LEARNT
 
-NEAR = 0.05             # nats above the best there can be within which a distribution counts as learnt
-ROWS = ("dim", "layers", "heads", "ffn_dim", "steps", "train_fraction", "attention", "positions", "rope_theta", "variant",
-        "options")
+LEARNT_NATS = 0.05      # a distribution is learnt within so many nats of the lowest possible nll
+ROWS = ("dim", "layers", "heads", "ffn_dim", "steps", "train_fraction", "attention", "positions",
+        "rope_theta", "variant", "options")
 COLUMNS = ("length",) + ROWS
 
 
 class Cell(NamedTuple):
     """The runs of one setting, all seeds."""
 
-    records: list           # of the learning rate that the validation problems chose
-    searched: dict          # learning rate -> mean share of the way that its runs came, on the test; empty where there is one
+    records: list           # of the learning rate that did best on the validation problems
+    scores_by_rate: dict    # learning rate -> mean normalized score; empty for a single rate
+
+    def scores(self):
+        """Normalized scores of the runs that have one"""
+        return [score for score in map(normalized_score, self.records) if score is not None]
 
     def learnt(self):
-        return [x >= LEARNT for x in map(way, self.records) if x is not None]
+        """For each run with a score, whether it learnt the task"""
+        return [score >= LEARNT for score in self.scores()]
 
     def probability(self):
-        """Share of runs that learnt it, its interval, number of runs; None where no run can be said to"""
+        """Share of runs that learnt the task, its 95% interval, number of runs; None without any"""
         learnt = self.learnt()
         if not learnt:
             return None
@@ -34,10 +42,10 @@ class Cell(NamedTuple):
         return share, wilson(share, len(learnt)), len(learnt)
 
 
-class Panel(NamedTuple):
-    """A phase diagram."""
+class PhaseDiagram(NamedTuple):
+    """Cells over two dials."""
 
-    fixed: dict             # settings that tell it from the other panels
+    fixed: dict             # settings that distinguish it from the other diagrams of its task
     y: str
     x: str | None
     ys: list
@@ -45,60 +53,76 @@ class Panel(NamedTuple):
     cells: dict             # (y, x) -> Cell
 
 
-def numbers(record):
-    """The test's numbers at the dial's length, or None"""
-    found = record["metrics"].get(str(record["config"]["length"]))
-    return found if found and found["n"] else None
+def test_metrics(record):
+    """The metrics of the test at the dial's length, None if there are none"""
+    metrics = record["metrics"].get(str(record["config"]["length"]))
+    return metrics if metrics and metrics["n"] else None
 
 
-def way(record):
-    """The share of the way from chance to perfect that a run came on the test, at most 1; 0 for one that diverged
+def normalized_score(record):
+    """(exact - chance) / (1 - chance) on the test: 0 at chance, 1 at perfect; None if unknown
 
-    None where there is none: nothing has been seen of what was killed or took too long, so it is no failure of the model.
+    A run that diverged scores 0.  A run that was killed or timed out has no score: it says nothing
+    about the model.  Where a distribution is to be learnt, the score is 1 or 0: whether nll is
+    within LEARNT_NATS of the lowest possible.
     """
-    r = numbers(record)
-    if r is None:
+    metrics = test_metrics(record)
+    if metrics is None:
         return 0.0 if record["status"] == "diverged" else None
-    if has_right_answers(record, r):
-        return (r["exact"] - r["chance_exact"]) / (1 - r["chance_exact"]) if r["chance_exact"] < 1 else 0.0
-    if r.get("reference"):
-        return float(r["nll"] - min(r["reference"].values()) <= NEAR)
+    if has_right_answers(record, metrics):
+        exact, chance = metrics["exact"], metrics["chance_exact"]
+        return (exact - chance) / (1 - chance) if chance < 1 else 0.0
+    if metrics.get("reference"):
+        return float(metrics["nll"] - min(metrics["reference"].values()) <= LEARNT_NATS)
     return None
 
 
-def has_right_answers(record, r):
-    """Whether exact match is what counts, and not how near nll comes to the best there can be.      r: numbers(record)"""
-    return tasks.module(record["config"]["task"]).EXACT or bool(r.get("sampled"))
+def has_learnt(record):
+    """Whether a run learnt its task; False where that is unknown"""
+    score = normalized_score(record)
+    return score is not None and score >= LEARNT
 
 
-def chosen_by_validation(record):
-    """What a learning rate is chosen by: exact match on the held-out problems that are not the test, then their nll
+def has_right_answers(record, metrics):
+    """Whether the score is exact match, not nll.      metrics: test_metrics(record)"""
+    return tasks.module(record["config"]["task"]).EXACT or bool(metrics.get("sampled"))
 
-    By nll alone where that is what is learnt.  A run that has not come to its end is the worst, however well it did before.
+
+def validation_score(record):
+    """(exact, -nll) on the validation problems, by which a learning rate is chosen
+
+    exact is 0 where a distribution is to be learnt.  A run that did not end is the worst.
     """
-    last = record["curve"][-1] if record["status"] == "ok" and record["curve"] else {"exact": None, "nll": None}
+    if record["status"] != "ok" or not record["curve"]:
+        return 0.0, -np.inf
+    last = record["curve"][-1]
     exact = last["exact"] or 0.0 if tasks.module(record["config"]["task"]).EXACT else 0.0
     return exact, -(np.inf if last["nll"] is None else last["nll"])
 
 
-def varying(records):
-    """The fields of Config that were turned, in its order, without seed and shards: they vary, and not because ones before do."""
-    names = [field.name for field in dataclasses.fields(Config) if field.name not in ("seed", "shards")]
+def varied_fields(records):
+    """The fields of Config that a sweep varied, in Config's order, without seed and shards
+
+    A field that follows from fields before it was not varied: heads and lr may follow dim.
+    """
+    names = [field.name for field in dataclasses.fields(Config)
+             if field.name not in ("seed", "shards")]
     names.sort(key=lambda name: (name != "task", name == "vocab"))
-    turned = []
+    varied = []
     for name in names:
-        seen = {}
+        values = {}         # of the fields before -> of this field
         for record in records:
-            seen.setdefault(tuple(record["config"].get(other) for other in turned), set()).add(record["config"].get(name))
-        if any(len(found) > 1 for found in seen.values()):
-            turned.append(name)
-    return turned
+            before = tuple(record["config"].get(other) for other in varied)
+            values.setdefault(before, set()).add(record["config"].get(name))
+        if any(len(distinct) > 1 for distinct in values.values()):
+            varied.append(name)
+    return varied
 
 
-def axes(turned, y=None, x=None):
-    """The dials of rows and columns, where they are not given: what was turned of ROWS and COLUMNS first; x may be None."""
-    y = y or next((name for name in ROWS if name in turned), "dim")
-    return y, x or next((name for name in COLUMNS if name in turned and name != y), None)
+def default_axes(varied, y=None, x=None):
+    """(y, x): as given, else the first varied fields of ROWS and COLUMNS; x may be None"""
+    y = y or next((name for name in ROWS if name in varied), "dim")
+    return y, x or next((name for name in COLUMNS if name in varied and name != y), None)
 
 
 def by_task(records):
@@ -108,48 +132,60 @@ def by_task(records):
             for name, title in titles.items()]
 
 
-def panels(records, y=None, x=None):
-    """[Panel]: one for each combination of the settings that are turned beside the two axes.  Learning rates are no axis: the
-    best is searched for each cell.
+def phase_diagrams(records, y=None, x=None):
+    """[PhaseDiagram]: one for each combination of the varied fields that are not an axis
 
-    y, x: fields of Config, or None.
+    Learning rates are searched: each cell has the best.      y, x: fields of Config, or None
     """
-    turned = varying(records)
-    y, x = axes(turned, y, x)
-    others = [name for name in turned if name not in (y, x, "lr")]
-    found = {}
+    varied = varied_fields(records)
+    y, x = default_axes(varied, y, x)
+    others = [name for name in varied if name not in (y, x, "lr")]
+    groups = {}             # fixed -> place -> learning rate -> records
     for record in records:
         c = record["config"]
-        fixed = tuple((name, c[name]) for name in others)
-        found.setdefault(fixed, {}).setdefault((c[y], c[x] if x else None), {}).setdefault(c["lr"], []).append(record)
-    return [Panel(dict(fixed), y, x, *(sorted({place[i] for place in cells}, key=order) for i in (0, 1)),
-                  {place: best(by_lr) for place, by_lr in cells.items()}) for fixed, cells in found.items()]
+        fixed, place = tuple((name, c[name]) for name in others), (c[y], c[x] if x else None)
+        by_rate = groups.setdefault(fixed, {}).setdefault(place, {})
+        by_rate.setdefault(c["lr"], []).append(record)
+    return [phase_diagram(dict(fixed), y, x, rates_by_place)
+            for fixed, rates_by_place in groups.items()]
 
 
-def best(by_lr):
-    """learning rate -> records: the Cell with those of the rate that did best on the validation problems, over all seeds
+def phase_diagram(fixed, y, x, rates_by_place):
+    """rates_by_place: {(y, x): {learning rate: records}}"""
+    ys, xs = (sorted({place[i] for place in rates_by_place}, key=sort_key) for i in (0, 1))
+    cells = {place: best_rate_cell(by_rate) for place, by_rate in rates_by_place.items()}
+    return PhaseDiagram(fixed, y, x, ys, xs, cells)
 
-    Among the rates that most seeds have been run with, in a sweep that has not ended.
+
+def best_rate_cell(by_rate):
+    """{learning rate: records} -> Cell of the rate that did best on the validation problems
+
+    In an unfinished sweep, a rate that fewer seeds have run is not compared yet.
     """
-    def validation(records):
-        scores = [chosen_by_validation(record) for record in records]
-        return len(records), *(float(np.mean([score[i] for score in scores])) for i in (0, 1))
+    def rank(rate):
+        scores = [validation_score(record) for record in by_rate[rate]]
+        return len(scores), *(float(np.mean([score[i] for score in scores])) for i in (0, 1))
 
-    chosen = max(sorted(by_lr), key=lambda lr: validation(by_lr[lr]))
-    ways = {lr: [x for x in map(way, records) if x is not None] for lr, records in by_lr.items()}
-    searched = {lr: float(np.mean(found)) for lr, found in sorted(ways.items()) if found}
-    return Cell(by_lr[chosen], searched if len(by_lr) > 1 else {})
+    best = max(sorted(by_rate), key=rank)
+    if len(by_rate) == 1:
+        return Cell(by_rate[best], {})
+    scores = {rate: Cell(by_rate[rate], {}).scores() for rate in sorted(by_rate)}
+    return Cell(by_rate[best], {rate: float(np.mean(of)) for rate, of in scores.items() if of})
 
 
-def order(value):
-    """Numbers by size, then names, None first"""
+def sort_key(value):
+    """Sorts None first, then numbers by size, then names"""
     return (value is not None, isinstance(value, str), value if value is not None else 0)
 
 
-def commands(panel):
-    """Commands for all its runs, as few as will do: with the dials' names in capitals in place of what they are at"""
-    dials, found = [name for name in (panel.y, panel.x, "seed") if name], {}
-    for cell in panel.cells.values():
+def diagram_commands(diagram):
+    """The commands that train all runs of a diagram, as few as possible
+
+    Its dials' names in capitals stand in place of their values.
+    """
+    dials = [name for name in (diagram.y, diagram.x, "seed") if name]
+    commands = {}           # a dict, for its order
+    for cell in diagram.cells.values():
         for record in cell.records:
             chosen = shortest_settings(record["config"], dials)
             named = {name: name.upper() for name in dials if not isinstance(chosen[name], bool)}

@@ -1,4 +1,7 @@
-"""The cells of a sweep: every combination of the values that its dials take, each a configuration, the cheapest first."""
+"""The cells of a sweep: every combination of its dials' values, the cheapest first.
+
+Next: pool.py, which runs them.
+"""
 import dataclasses
 import itertools
 import math
@@ -13,67 +16,93 @@ from ..data import batches, tasks
 from ..data.config import Config
 from ..model.flops import train_flops
 
-MOST = 100_000          # cells of a sweep
-TRIED = 5               # cells that are tried before a sweep, to know what a step takes here,
-GUESSED = 1e9           # FLOPs a second, where none of them could be
+MAX_CELLS = 100_000         # of a sweep
+MAX_RANGE = 1000            # numbers in a range such as 1-5
+TIMED_SIZES = 5             # sizes of which a step is timed before a sweep, for its estimate
+GUESSED_SPEED = 1e9         # FLOPs per second, where none could be timed
+EVALUATION = 2              # an evaluation is about the work of two steps
+NAMES = {bool: "yes or no", int: "a whole number or a range such as 1-5", float: "a number",
+         str: "a name"}
 
 
 def dials():
-    """What a sweep can turn: name -> kind"""
+    """The fields of Config that a sweep can vary: name -> kind"""
     return kinds(Config)
 
 
-def values(name, given):
-    """The values of a dial.      given: "8,16,32", "1-5", "yes,no", "k=2;k=3" of options, or a list from a spec file
+def dial_values(name, given):
+    """The values of a dial.  Raises MinitronError.
 
-    Raises MinitronError.
+    given: "8,16,32", "1-5", "yes,no", of options "k=2;k=3", or a value or list from a spec file
     """
-    items = given.split(";" if name == "options" else ",") if isinstance(given, str) else given
-    found = [value for one in (items if isinstance(items, list) else [items]) for value in some(name, one)]
-    if not found or len(set(found)) < len(found):
-        raise MinitronError(f"{flag(name)} {given!r} names no value or one twice: give each once")
-    return found
+    separator = ";" if name == "options" else ","
+    items = given.split(separator) if isinstance(given, str) else given
+    items = items if isinstance(items, list) else [items]
+    values = [value for item in items for value in item_values(name, item)]
+    if not values or len(set(values)) < len(values):
+        raise MinitronError(f"{flag(name)} {given!r} names no value, or one twice: "
+                            "give each value once")
+    return values
 
 
-def some(name, one):
-    """One item of a list: a value, or a range of whole numbers"""
-    kind, text = dials()[name], one.strip() if isinstance(one, str) else one
-    bounds = re.fullmatch(r"(\d{1,9})-(\d{1,9})", text) if kind is int and isinstance(text, str) else None
-    if bounds:
-        low, high = map(int, bounds.groups())
-        if low <= high < low + 1000:
-            return range(low, high + 1)
-        raise MinitronError(f"{flag(name)} {one!r} counts down or is too long a range")
+def item_values(name, item):
+    """The values of one item of a list: one, or those of a range of whole numbers"""
+    kind, text = dials()[name], item.strip() if isinstance(item, str) else item
+    if kind is int and isinstance(text, str) and (match := re.fullmatch(r"(\d+)-(\d+)", text)):
+        return range_values(name, item, *match.groups())
     try:
         if kind is bool:
             return [text if isinstance(text, bool) else {"yes": True, "no": False}[text]]
-        if isinstance(text, str) or type(text) is kind or (kind is float and type(text) is int):
+        is_number = type(text) is kind or kind is float and type(text) is int   # but not a bool
+        if isinstance(text, str) or is_number:
             return [kind(text)]
     except (ValueError, KeyError, TypeError):
         pass
-    wanted = {bool: "yes or no", int: "a whole number or a range such as 1-5", float: "a number", str: "a name"}[kind]
-    raise MinitronError(f"{flag(name)} {one!r} is not {wanted}")
+    raise MinitronError(f"{flag(name)} {item!r} is not {NAMES[kind]}")
 
 
-def cells(axes):
-    """axes {name: values} -> [(key, Config)], resolved, the cheapest first.  Raises MinitronError, which names the cell."""
-    count = math.prod(len(found) for found in axes.values())
-    if count > MOST:
-        raise MinitronError(f"{count:,} cells are more than {MOST:,}: give fewer values")
+def range_values(name, item, low, high):
+    """low, high: digits"""
+    if max(len(low), len(high)) < 10 and int(low) <= int(high) < int(low) + MAX_RANGE:
+        return range(int(low), int(high) + 1)
+    raise MinitronError(f"{flag(name)} {item!r} is not an increasing range of at most "
+                        f"{MAX_RANGE:,} numbers")
+
+
+def cells(*grids):
+    """Grids {dial: values} -> [(key, Config)], resolved, the cheapest first
+
+    Combinations that resolve to the same configuration are one cell.  Raises MinitronError, which
+    names the cell.
+    """
+    count = sum(math.prod(map(len, axes.values())) for axes in grids)
+    if count > MAX_CELLS:
+        raise MinitronError(f"{count:,} cells are more than {MAX_CELLS:,}: give fewer values")
     configs = {}
-    for combination in itertools.product(*axes.values()):
-        chosen = dict(zip(axes, combination))
-        try:
-            config = Config(**chosen).resolve()
-            configs[config.key(tasks.load(config))] = config
-        except MinitronError as error:
-            turned = " ".join(f"{flag(name)} {value}" for name, value in chosen.items() if len(axes[name]) > 1 or name == "task")
-            raise MinitronError(f"cell {turned}: {error}") from None
-    return sorted(configs.items(), key=lambda cell: (run_flops(cell[1]), cell[0]))
+    for axes in grids:
+        for combination in itertools.product(*axes.values()):
+            key, config = cell(dict(zip(axes, combination)), axes)
+            configs[key] = config
+    return sorted(configs.items(), key=lambda item: (run_flops(item[1]), item[0]))
+
+
+def cell(settings, axes):
+    """Settings {dial: value} of a grid {dial: values} -> key, Config.  Raises MinitronError."""
+    try:
+        config = Config(**settings).resolve()
+        return config.key(tasks.load(config)), config
+    except MinitronError as error:
+        raise MinitronError(f"cell {cell_flags(settings, axes)}: {error}") from None
+
+
+def cell_flags(settings, axes):
+    """The flags that distinguish a cell from the others, after its task"""
+    return " ".join(f"{flag(name)} {value}" for name, value in settings.items()
+                    if name == "task" or len(axes[name]) > 1)
 
 
 def run_flops(config):
-    """FLOPs of a run that uses all its steps, each with the longest rows, whatever its seed"""
+    """FLOPs of a run that uses all its steps, each with the longest rows"""
     return config.steps * step_flops(dataclasses.replace(config, seed=0))
 
 
@@ -83,15 +112,21 @@ def step_flops(config):
     return train_flops(config, inputs, targets)
 
 
-def estimate(configs, measured):
-    """Seconds that each run takes on one core if it uses all its steps: measured on TRIED of them, in between by their FLOPs.
+def estimate(configs, step_seconds):
+    """Seconds (n,) that each run takes on one core if it uses all its steps
 
-    measured: config -> seconds a step, or None where they cannot be had: such a cell counts as the next smaller one.
+    step_seconds: config -> seconds per training step, None where it cannot be measured.  It is
+    asked for TIMED_SIZES of the sizes; between them time is interpolated by FLOPs.
     """
     flops = np.array([step_flops(dataclasses.replace(config, seed=0)) for config in configs])
-    _, different = np.unique(flops, return_index=True)
-    tried = {int(different[round(i * (len(different) - 1) / (TRIED - 1))]) for i in range(TRIED)}
-    known = sorted((flops[i], seconds) for i in tried if (seconds := measured(configs[i])) is not None)
-    steps = np.exp(np.interp(np.log(flops), *np.log(known).T)) if known else flops / GUESSED
-    looks = np.array([2 / config.eval_every for config in configs])         # an evaluation is about the work of two steps
-    return steps * (1 + looks) * np.array([config.steps for config in configs])
+    _, sizes = np.unique(flops, return_index=True)
+    spread = {int(sizes[round(i * (len(sizes) - 1) / (TIMED_SIZES - 1))])
+              for i in range(TIMED_SIZES)}
+    times = sorted((flops[i], seconds) for i in spread
+                   if (seconds := step_seconds(configs[i])) is not None)
+    if times:
+        seconds = np.exp(np.interp(np.log(flops), *np.log(times).T))
+    else:
+        seconds = flops / GUESSED_SPEED
+    evaluations = np.array([EVALUATION / config.eval_every for config in configs])     # per step
+    return seconds * (1 + evaluations) * np.array([config.steps for config in configs])

@@ -1,4 +1,4 @@
-"""Ledgers: one JSON record a line, the last of a key counts; and the right to sweep into one, which one sweep has at a time."""
+"""Ledgers: one JSON record per line; the last of a key counts.  One sweep at a time writes one."""
 import contextlib
 import json
 
@@ -6,55 +6,69 @@ from ..base.errors import MinitronError
 
 try:
     import fcntl
-except ImportError:         # Windows: there nothing keeps a second sweep away
+except ImportError:         # Windows, where a second sweep is not kept out
     fcntl = None
 
-FINISHED = ("ok", "diverged")       # statuses of runs that came to an end of their own; others can be tried again
+FINISHED = ("ok", "diverged")       # statuses of runs that ended by themselves
 
 
-def read(*paths):
-    """-> {key: record}, and complaints about lines that are no records.  Raises MinitronError where a file cannot be read.
+def read_records(*paths):
+    """-> {key: record}, [complaint about a line].  Raises MinitronError for an unreadable file.
 
-    The last of a key counts, except that a run which was killed or took too long does not take the place of one that ended.
-    A line that a crash has torn, or that was never a record, is skipped and named; it is never a reason to lose the others.
+    The last record of a key counts, but a run that was killed or timed out does not replace one
+    that ended.  A line that a crash has torn, or that is not a record, is skipped and named.
     """
     records, complaints = {}, []
     for path in paths:
-        try:
-            with open(path, "rb") as file:
-                lines = file.read().split(b"\n")
-        except OSError as error:
-            raise MinitronError(f"ledger {path} cannot be read: {error.strerror}") from None
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(read_lines(path), 1):
             if not line.strip():
                 continue
             try:
                 record = json.loads(line)
                 before = records.get(record["key"])
-                if before is None or before.get("status") not in FINISHED or record.get("status") in FINISHED:
+                if before is None or not is_finished(before) or is_finished(record):
                     records[record["key"]] = record
             except (ValueError, TypeError, KeyError, RecursionError):
-                complaints.append(f"{path}, line {number}: no record, skipped: {line[:40]!r}")
+                complaints.append(f"{path}, line {number}: not a record, skipped: {line[:40]!r}")
     return records, complaints
 
 
-@contextlib.contextmanager
-def claimed(path):
-    """The ledger is one sweep's while this lasts; it is made if need be.  Raises MinitronError where another has it.
+def read_lines(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read().split(b"\n")
+    except OSError as error:
+        raise MinitronError(f"ledger {path} cannot be read: {error.strerror}") from None
 
-    Two sweeps in one ledger would run the same cells twice.  The lock ends with its process, however that ends.
+
+def is_finished(record):
+    return record.get("status") in FINISHED
+
+
+@contextlib.contextmanager
+def locked(path):
+    """While entered, the ledger is this sweep's; it is made if need be.  Raises MinitronError.
+
+    Two sweeps in one ledger would run the same cells twice.  The lock ends with its process,
+    however that ends.
     """
     try:
         file = open(path, "ab")
     except OSError as error:
-        raise MinitronError(f"ledger {path} cannot be written: {error.strerror}: give --out another place") from None
+        raise MinitronError(f"ledger {path} cannot be written: {error.strerror}: "
+                            "give another --out") from None
     with file:
         if fcntl is not None and file.seekable():
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise MinitronError(f"another sweep is writing {path}: let it finish, or share the work by --shard 0/2 and 1/2 "
-                                    "into two ledgers, which `cat` makes one") from None
-            except OSError:             # a file system without locks
-                pass
+            lock(file, path)
         yield
+
+
+def lock(file, path):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise MinitronError(
+            f"another sweep is writing {path}: wait for it, or share the work by --shard 0/2 and "
+            "--shard 1/2 into two ledgers, and join them with cat") from None
+    except OSError:             # a file system without locks
+        pass

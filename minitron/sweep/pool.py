@@ -1,8 +1,9 @@
-"""Sweeps: many small trainings, one a core, each a line in a ledger from which everything else is told.
+"""Sweeps: many small trainings, one per core, each a line in a ledger.
 
-A cell is a configuration; its key names it.  What the ledger has is not run again, so a sweep that was stopped, by whatever
-means, goes on where it was.  Only this process writes the ledger, one line a cell when it ends; workers (cell.py) are processes
-of their own, so that one that dies takes nothing with it but its cell, which becomes a record too: failure is data.
+A cell is a configuration; its key names it.  Cells that the ledger has are not run again, so a
+sweep that was stopped, by whatever means, resumes where it was.  Only this process writes the
+ledger, one line per cell when it ends.  Workers (minitron/training/cells.py) are processes of
+their own: one that dies loses nothing but its cell, and that becomes a record too.
 """
 import contextlib
 import dataclasses
@@ -20,47 +21,78 @@ from ..base.environment import ROOT
 from ..base.errors import MinitronError
 from ..data.config import restored
 from ..measure import record
-from .ledger import FINISHED
+from .ledger import is_finished
 
 MINUTE, YEAR = 60, 365 * 24 * 3600
-PATIENCE = 10                       # seconds for a scheduler to answer
+PATIENCE = 10                       # seconds that a scheduler has to answer
 
 
-def todo(cells, records, redo=False, retry=False):
-    """Those cells that are still to be run.      cells [(key, Config)], records {key: record}"""
-    def wanted(key):
-        return redo or key not in records or retry and records[key]["status"] not in FINISHED
+def cells_to_run(cells, records, redo=False, retry=False):
+    """Cells without a record, or to be rerun.      cells [(key, Config)], records {key: record}"""
+    def is_due(key):
+        return redo or key not in records or retry and not is_finished(records[key])
 
-    return [cell for cell in cells if wanted(cell[0])]
+    return [cell for cell in cells if is_due(cell[0])]
+
+
+def run_cells(cells, ledger, board, jobs, timeout=None, models=None, cluster=None):
+    """Run cells, append each record to the ledger as it comes -> {status: how many}
+
+    timeout: seconds per cell; models: a folder that keeps them; cluster: a dask address.  Raises
+    MinitronError.
+    """
+    def model_path(key):
+        return None if models is None else str(Path(models).resolve() / f"{key}.bin")
+
+    if not cells:
+        return {}
+    if cluster is None:
+        records = run_locally(cells, jobs, timeout, model_path)
+    else:
+        records = run_on_cluster(cells, cluster, jobs, timeout, model_path)
+    counts = {}
+    with contextlib.closing(records):
+        for result in records:
+            record.append_record(ledger, result)
+            counts[result["status"]] = counts.get(result["status"], 0) + 1
+            board.ended(result)
+    return counts
+
+
+# ---- one process ----------------------------------------------------------------------------
 
 
 class Worker:
-    """A process that runs one cell after the other (cell.py)."""
+    """A process that runs one cell after the other (minitron/training/cells.py)."""
 
     def __init__(self):
         self.process = None
 
     def run(self, config, model, timeout):
-        """One cell -> its record, or one that says how it failed.      timeout: seconds, None for no limit"""
-        started = time.monotonic()
-        # It works in a folder of this process's, which is there to delete it however the other ends.
+        """One cell -> its record, or one that says how it failed
+
+        model: a path to keep the model at, or None; timeout: seconds, or None
+        """
+        start = time.monotonic()
+        # The worker's folder belongs to this process, which deletes it however the worker ends.
         with tempfile.TemporaryDirectory(prefix="minitron-", ignore_cleanup_errors=True) as folder:
-            answer = self.ask({"config": dataclasses.asdict(config), "folder": folder, "model": model}, timeout)
+            question = {"config": dataclasses.asdict(config), "folder": folder, "model": model}
+            answer = self.ask(question, timeout)
         if "failed" not in answer:
             return answer
         status = "timeout" if answer.get("late") else "killed"
-        return record.failed(config, status, answer["failed"], time.monotonic() - started)
+        return record.failed(config, status, answer["failed"], time.monotonic() - start)
 
     def step_seconds(self, config):
-        """What one training step takes here, None where it cannot be found out"""
+        """Seconds per training step on this machine, None where it cannot be measured"""
         return self.ask({"time": dataclasses.asdict(config)}, MINUTE).get("step_seconds")
 
     def ask(self, question, timeout):
-        """A line of JSON to the process and one back -> it, or {"failed": why}, "late" where that was the timeout (seconds)."""
-        if self.process is None:
-            command = [sys.executable, str(ROOT / "train.py"), "--cells", str(os.getpid()), os.getcwd()]
-            self.process = subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                            start_new_session=True)
+        """Send a line of JSON to the process -> its answer
+
+        Or {"failed": reason}, with "late" if that was the timeout (seconds, None for no limit).
+        """
+        self.start()
         late = threading.Event()
         alarm = threading.Timer(timeout or YEAR, lambda: (late.set(), self.kill()))
         alarm.daemon = True
@@ -73,19 +105,31 @@ class Worker:
             line = ""
         finally:
             alarm.cancel()
-            alarm.join()            # one that goes off right now must not hit the next cell
-        if line.endswith("\n") and late.is_set():
-            self.process.wait()
-            self.process = None
-        if line.endswith("\n"):
+            alarm.join()            # an alarm that is going off now must not hit the next cell
+        answered = line.endswith("\n")
+        code = self.wait() if late.is_set() or not answered else None
+        if answered:
             return json.loads(line)
-        code, self.process = self.process.wait(), None
         if late.is_set():
             return {"failed": f"stopped after {timeout:g} seconds", "late": True}
-        return {"failed": f"the worker ended with {'signal ' + str(-code) if code < 0 else code}"}
+        signal_or_code = f"signal {-code}" if code < 0 else code
+        return {"failed": f"the worker ended with {signal_or_code}"}
+
+    def start(self):
+        """Start the process, if there is none."""
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, str(ROOT / "train.py"), "--cells", str(os.getpid()), os.getcwd()],
+                cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                start_new_session=True)
+
+    def wait(self):
+        """Wait until the process has ended -> its exit code; the next question starts another."""
+        code, self.process = self.process.wait(), None
+        return code
 
     def kill(self):
-        process = self.process          # which the thread that asks may set to None meanwhile
+        process = self.process          # the thread that asks may set it to None meanwhile
         if process is not None:
             process.kill()
 
@@ -95,23 +139,28 @@ class Worker:
             self.process.wait()
 
 
-def on_this_machine(cells, jobs, timeout, model_of):
-    """Run cells on `jobs` processes: an iterator of records, as they come.  Closing it kills what still runs."""
-    queue, results, workers = SimpleQueue(), SimpleQueue(), [Worker() for _ in range(min(jobs, len(cells)))]
+# ---- many processes -------------------------------------------------------------------------
+
+
+def run_locally(cells, jobs, timeout, model_path):
+    """Run cells in `jobs` processes: an iterator of records, as they come.  Closing it kills them.
+
+    model_path: key -> path or None
+    """
+    queue, results = SimpleQueue(), SimpleQueue()
     for cell in cells:
         queue.put(cell)
 
     def work(worker):
-        while True:
+        while (cell := next_or_none(queue)) is not None:
+            key, config = cell
             try:
-                key, config = queue.get_nowait()
-            except Empty:
-                return worker.close()
-            try:
-                results.put(worker.run(config, model_of(key), timeout))
-            except Exception as error:          # shown by the one who waits
+                results.put(worker.run(config, model_path(key), timeout))
+            except Exception as error:          # raised below, in the thread that waits
                 results.put(error)
+        worker.close()
 
+    workers = [Worker() for _ in range(min(jobs, len(cells)))]
     threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
     for thread in threads:
         thread.start()
@@ -122,71 +171,62 @@ def on_this_machine(cells, jobs, timeout, model_of):
                 raise MinitronError(f"a worker could not be run: {result}") from result
             yield result
     finally:
-        while not queue.empty():
-            try:
-                queue.get_nowait()
-            except Empty:
-                break
-        while any(thread.is_alive() for thread in threads):     # again and again: one may be starting its process just now
+        while next_or_none(queue) is not None:
+            pass
+        # Kill until all have ended: a thread may be starting its process just now.
+        while any(thread.is_alive() for thread in threads):
             for worker in workers:
                 worker.kill()
             threads[-1].join(0.05)
 
 
-def on_cluster(cells, address, jobs, timeout, model_of):
-    """Run cells on dask.distributed, at an address or, for "local", on workers that are started here: an iterator of records.
+def next_or_none(queue):
+    try:
+        return queue.get_nowait()
+    except Empty:
+        return None
 
-    Each cell is a Python process of its own on the machine that it lands on.  A worker that dies has its cells run again by
-    others, by dask's own rule three times; then the cell counts as killed.
+
+def run_on_cluster(cells, address, jobs, timeout, model_path):
+    """Run cells on dask.distributed: an iterator of records, as they come
+
+    address: of a scheduler, or "local" for `jobs` workers on this machine.  Each cell is a Python
+    process of its own on the machine that runs it.  dask runs the cells of a worker that dies
+    again, three times; then the cell counts as killed.
     """
     try:
         from dask.distributed import Client, KilledWorker, LocalCluster, as_completed
     except ImportError:
         raise MinitronError("--cluster needs dask: pip install distributed") from None
-    cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None) if address == "local" else None
+    cluster = None
+    if address == "local":
+        cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
     try:
         client = Client(cluster or address, timeout=PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:
         raise MinitronError(f"no dask scheduler answers at {address}: {error}") from None
     try:
-        futures = {client.submit(run_one, dataclasses.asdict(config), model_of(key), timeout, key=f"minitron-{key}"): config
+        futures = {client.submit(run_in_own_process, dataclasses.asdict(config), model_path(key),
+                                 timeout, key=f"minitron-{key}"): config
                    for key, config in cells}
         for future in as_completed(futures):
             try:
                 yield future.result()
             except KilledWorker as error:
                 yield record.failed(futures[future], "killed", str(error), 0.0)
-            except Exception as error:          # dask's workers have no minitron, say, or the scheduler is gone
-                reason = " ".join(str(error).split())
-                raise MinitronError(f"dask could not run a cell: {type(error).__name__}: {reason}") from error
+            except Exception as error:          # no minitron on the workers, say, or no scheduler
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                raise MinitronError(f"dask could not run a cell: {reason}") from error
     finally:
         client.close()
         if cluster is not None:
             cluster.close()
 
 
-def run_one(config, model, timeout):
-    """One cell in a process of its own: what a dask worker is sent."""
+def run_in_own_process(config, model, timeout):
+    """One cell -> its record: the function that dask sends to its workers"""
     worker = Worker()
     try:
         return worker.run(restored(config).resolve(), model, timeout)
     finally:
         worker.kill()
-
-
-def run(cells, ledger, shown, jobs, timeout=None, models=None, cluster=None):
-    """Run cells and append each record as it comes -> how many of each status.  Raises MinitronError."""
-    def model_of(key):
-        return None if models is None else str(Path(models).resolve() / f"{key}.bin")
-
-    if not cells:
-        return {}
-    records = on_this_machine(cells, jobs, timeout, model_of) if cluster is None else \
-        on_cluster(cells, cluster, jobs, timeout, model_of)
-    counts = {}
-    with contextlib.closing(records):
-        for result in records:
-            record.append_record(ledger, result)
-            counts[result["status"]] = counts.get(result["status"], 0) + 1
-            shown.ended(result)
-    return counts

@@ -17,8 +17,7 @@ from browser import MISSING, Browser
 from minitron.data.command_line import training_command
 from minitron.data.config import Config
 from minitron.measure.evaluate import wilson
-from minitron.report import page, phase
-from minitron.report import text as report
+from minitron.report import page, phase, text
 from minitron.report.cause import cause
 
 ABSENT = f"no {MISSING}, so the page is not looked at in a browser: on Debian, sudo apt install chromium; pip install playwright"
@@ -80,7 +79,7 @@ def shown(browser, tmp_path, ledger_page):
     def shown(records=None, title="a ledger"):
         path = ledger_page if records is None else tmp_path / "page.html"
         if records is not None:
-            records, left_out = page.sound(records)
+            records, left_out = page.readable_records(records)
             page.write(path, records, title, left_out)
         browser.resize(1000)
         browser.open(path)
@@ -96,7 +95,7 @@ def cells(browser):
                        ".map(cell => cell.firstChild ? cell.firstChild.textContent : ''))")
 
 
-def text(browser, id):
+def inner_text(browser, id):
     return browser.run(f"document.getElementById('{id}').innerText")
 
 
@@ -126,7 +125,7 @@ def large():
 
 def test_500_runs_are_less_than_a_megabyte(tmp_path, monkeypatch):
     law = {"E": 0.1234, "A": 1.234e10, "alpha": 1.234, "error": 12.3, "known": False}
-    monkeypatch.setattr(page, "law", lambda *_: law)        # 40 laws of the same form, which take a second to fit
+    monkeypatch.setattr(page, "scaling_law", lambda *_: law)        # 40 laws of the same form, which take a second to fit
     page.write(tmp_path / "page.html", large(), "large")
     assert 500_000 < (tmp_path / "page.html").stat().st_size < 1_000_000
 
@@ -148,17 +147,17 @@ def lawful():
 
 def test_a_law_that_is_there_is_found():
     records = lawful()
-    found = page.law(records, "parameters")
+    found = page.scaling_law(records, "parameters")
     assert found["alpha"] == pytest.approx(0.5, abs=0.01) and found["E"] == pytest.approx(0.2, abs=0.01) and found["error"] < 1.01
-    assert page.law(records[:3], "parameters") is None
+    assert page.scaling_law(records[:3], "parameters") is None
 
 
 def test_no_number_is_lost_but_digits():
     record = made(0.123456789, dim=8, length=2)
-    found = page.run_facts(record, ["dim"], 20, 20)
+    found = page.run_data(record, ["dim"], 20, 20)
     assert found["set"] == [8] and found["lengths"] == [1, 2]
-    numbers = dict(zip([*page.NUMBERS, "way"], found["numbers"][1]))
-    assert numbers["exact"] == 0.1235 and numbers["n"] == 2000 and abs(numbers["way"] - phase.way(record)) < 1e-4
+    numbers = dict(zip([*page.METRICS, "way"], found["numbers"][1]))
+    assert numbers["exact"] == 0.1235 and numbers["n"] == 2000 and abs(numbers["way"] - phase.normalized_score(record)) < 1e-4
     assert found["curve"]["previous, layer 1"] == [page.rounded(max(point["previous"][0]), 3) for point in record["curve"]]
 
 
@@ -167,7 +166,7 @@ def test_what_is_no_number_becomes_null():
     record["curve"][3] |= {"nll": float("nan"), "loss": float("inf"), "exact": None}
     record["metrics"]["2"] |= {"nll": float("nan"), "edit": None}
     record |= {"flops": 10**400, "reason": float("inf")}
-    assert "NaN" not in page.embedded(page.facts([record], "t")) and page.rounded(float("nan"), 3) is None
+    assert "NaN" not in page.embedded(page.page_data([record], "t")) and page.rounded(float("nan"), 3) is None
 
 
 def test_a_command_trains_the_run_that_it_stands_at():
@@ -188,14 +187,14 @@ def test_a_configuration_that_does_not_resolve_here_has_a_command_all_the_same()
 def test_the_diagram_is_the_terminal_reports(shown):
     records = ledger()
     browser = shown()
-    panel, = phase.panels(records)
+    panel, = phase.phase_diagrams(records)
     expected = [[f"{100 * panel.cells[y, x].probability()[0]:.0f}" for x in panel.xs] for y in panel.ys]
     assert cells(browser) == expected == [["0", "0", "0"], ["100", "0", "100"], ["100", "100", "0"], ["100", "100", "0"]]
     foot = browser.run("[...document.querySelectorAll('tfoot td')].map(cell => cell.innerText)")
     assert foot == ["16", "32", "none", "0.4%", "0.4%", "0.4%"]
     assert browser.run("[...document.querySelectorAll('.frontier')].map(cell => cell.dataset.place)") == ["1 0", "2 1"]
     for x in panel.xs:
-        assert f"length {x}: {report.sentence(panel, x)}" in text(browser, "verdicts")
+        assert f"length {x}: {text.verdict_sentence(panel, x)}" in inner_text(browser, "verdicts")
 
 
 @needs_browser
@@ -203,17 +202,17 @@ def test_a_click_shows_the_cells_seeds(shown):
     records = ledger()
     browser = shown()
     browser.page.click("[data-place='2 0']")
-    assert text(browser, "h-cell").startswith("dim 32, length 1: 3 of 3 runs learnt it (95% interval 44 to 100%)")
+    assert inner_text(browser, "h-cell").startswith("dim 32, length 1: 3 of 3 runs learnt it (95% interval 44 to 100%)")
     low, high = wilson(SOLVED, 2000)
     for record in records:
         if (record["config"]["dim"], record["config"]["length"]) == (32, 1):
-            assert record["key"] in text(browser, "cell") and training_command(record["config"]) in browser.run(
+            assert record["key"] in inner_text(browser, "cell") and training_command(record["config"]) in browser.run(
                 "[...document.querySelectorAll('#cell code')].map(code => code.textContent)")
-    assert text(browser, "cell").count(f"(95% interval {100 * low:.1f} to {100 * high:.1f})") == 3
+    assert inner_text(browser, "cell").count(f"(95% interval {100 * low:.1f} to {100 * high:.1f})") == 3
     assert browser.run("document.querySelectorAll('#cell svg[role=img]').length") == 6
-    assert "Induction heads, layer 2" in text(browser, "hidden")
+    assert "Induction heads, layer 2" in inner_text(browser, "hidden")
     browser.page.click("[data-place='0 0']")
-    assert "seed 0: timeout" in text(browser, "cell") and "so it was told" in text(browser, "cell")
+    assert "seed 0: timeout" in inner_text(browser, "cell") and "so it was told" in inner_text(browser, "cell")
 
 
 @needs_browser
@@ -228,11 +227,11 @@ def test_the_keyboard_alone_reaches_and_chooses_a_cell(shown):
     assert browser.run("document.querySelectorAll('td[tabindex=\"0\"]').length") == 1
     assert browser.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     browser.page.keyboard.press("Enter")
-    assert text(browser, "h-cell").startswith("dim 16, length 2")
+    assert inner_text(browser, "h-cell").startswith("dim 16, length 2")
     assert browser.run("document.activeElement.dataset.place + document.activeElement.ariaSelected") == "1 1true"
     browser.page.keyboard.press("ArrowRight")
     browser.page.keyboard.press("Space")
-    assert text(browser, "h-cell").startswith("dim 16, length 3")
+    assert inner_text(browser, "h-cell").startswith("dim 16, length 3")
 
 
 @needs_browser
@@ -240,11 +239,11 @@ def test_what_follows_a_cell_is_of_its_column(shown):
     browser = shown()
     browser.page.click("[data-place='3 1']")
     assert browser.run("document.querySelectorAll('#mirage circle.one title').length") == 2 * 12
-    assert "chance 0.4%" in text(browser, "mirage") and "dim, at length 2" in browser.run(
+    assert "chance 0.4%" in inner_text(browser, "mirage") and "dim, at length 2" in browser.run(
         "document.querySelector('#mirage svg').textContent")
     assert browser.run("document.querySelectorAll('#scaling figure circle').length") == 2 * 12
-    law = page.law([record for record in ledger() if record["config"]["length"] == 2], "parameters")
-    assert law["error"] > 1.5 and "No power law is drawn" in text(browser, "scaling")      # a jump is none, and none is drawn
+    law = page.scaling_law([record for record in ledger() if record["config"]["length"] == 2], "parameters")
+    assert law["error"] > 1.5 and "No power law is drawn" in inner_text(browser, "scaling")      # a jump is none, and none is drawn
     assert browser.run("document.querySelectorAll('#scaling .law').length") == 0
     browser.page.click("[data-place='0 0']")                     # where a run took too long, and has no numbers
     assert browser.run("document.querySelectorAll('#mirage circle.one title').length") == 2 * 11
@@ -256,7 +255,7 @@ def test_a_law_that_is_there_is_drawn(shown):
     for record in records:
         record["flops"] *= record["config"]["dim"]
     browser = shown(records)
-    assert "Fitted: nll = 0.2 + 30 / parameters^0.5" in text(browser, "scaling")
+    assert "Fitted: nll = 0.2 + 30 / parameters^0.5" in inner_text(browser, "scaling")
     assert browser.run("document.querySelectorAll('#scaling .law').length") == 2
     for place, size in ((1, "flops"), (2, "parameters")):       # both axes go from 1.4 times below to 1.4 times above
         for axis, values in enumerate(([record[size] for record in records],
@@ -280,7 +279,7 @@ def test_a_command_is_copied_or_selected(shown):
 def test_metrics_and_axes_are_switched(shown):
     browser = shown()
     browser.page.click("[value=exact] + span")
-    assert cells(browser)[2] == ["99", "99", "1.0"] and "every answer token right" in text(browser, "diagram-about")
+    assert cells(browser)[2] == ["99", "99", "1.0"] and "every answer token right" in inner_text(browser, "diagram-about")
     browser.page.keyboard.press("ArrowRight")                     # radio buttons: the next metric, and the focus stays with them
     assert browser.run("document.activeElement.value") == "token"
     browser.page.click("[value=nll] + span")
@@ -290,17 +289,17 @@ def test_metrics_and_axes_are_switched(shown):
     assert browser.run("document.activeElement.dataset.name") == "columns"
     choose(browser, "rows", "FLOPs")
     choose(browser, "columns", "length tested")
-    assert len(cells(browser)) >= 4 and "Verdicts are given for dim by length" in text(browser, "verdicts")
+    assert len(cells(browser)) >= 4 and "Verdicts are given for dim by length" in inner_text(browser, "verdicts")
 
 
 @needs_browser
-@pytest.mark.parametrize("metric", page.NUMBERS[:5])
+@pytest.mark.parametrize("metric", page.METRICS[:5])
 def test_every_metric_is_the_ledgers(shown, metric):
-    browser, (panel,) = shown(), phase.panels(ledger())
+    browser, (panel,) = shown(), phase.phase_diagrams(ledger())
     browser.page.click(f"[value={metric}] + span")
     for y, row in zip(panel.ys, cells(browser)):
         for x, shown_value in zip(panel.xs, row):
-            found = filter(None, map(phase.numbers, panel.cells[y, x].records))
+            found = filter(None, map(phase.test_metrics, panel.cells[y, x].records))
             unit = 100 if metric in ("exact", "token") else 1
             assert float(shown_value) / unit == pytest.approx(mean(r[metric] for r in found), rel=0.006, abs=0.005 * (unit > 1))
 
@@ -393,9 +392,9 @@ def test_other_dials_are_chosen_or_put_together(shown):
     browser = shown(records)
     assert cells(browser) == [["0", "0"], ["0", "0"]]
     choose(browser, "layers", "2")
-    assert cells(browser) == [["100", "100"], ["100", "100"]] and "length 1: always" in text(browser, "verdicts")
+    assert cells(browser) == [["100", "100"], ["100", "100"]] and "length 1: always" in inner_text(browser, "verdicts")
     choose(browser, "layers", "all together")
-    assert cells(browser) == [["50", "50"], ["50", "50"]] and "Verdicts are given" in text(browser, "verdicts")
+    assert cells(browser) == [["50", "50"], ["50", "50"]] and "Verdicts are given" in inner_text(browser, "verdicts")
 
 
 @needs_browser
@@ -441,7 +440,7 @@ STRANGE = {
 def test_what_is_no_record_is_left_out_and_counted(name):
     strange = made(dim=32)
     STRANGE[name](strange)
-    records, left_out = page.sound([made(), strange, made(seed=1)])
+    records, left_out = page.readable_records([made(), strange, made(seed=1)])
     assert [record["seed"] for record in records] == [0, 1]
     why = "task 'dancing' is unknown" if name == "an unknown task" else "a field is missing or of another kind"
     assert left_out == {why: 1}
@@ -452,8 +451,8 @@ def test_what_was_left_out_is_said_and_older_records_are_shown(shown):
     strange = made(dim=32)
     del strange["seconds"]
     browser = shown([made(dim=16, positions="random"), older(), strange])
-    assert "1 record left out: a field is missing" in text(browser, "about")
-    assert "2 runs of addition" in text(browser, "about")
+    assert "1 record left out: a field is missing" in inner_text(browser, "about")
+    assert "2 runs of addition" in inner_text(browser, "about")
     assert "n/a" in browser.run("[...document.querySelector('[data-name=mixed]').options].map(each => each.text)")
     assert "no runs" in shown([strange]).run("document.body.innerText")
 
@@ -466,7 +465,7 @@ def test_hostile_strings_stay_text(shown):
     failed["reason"] = failed["config"]["options"] = failed["config"]["variant"] = HOSTILE
     browser = shown([record, failed], HOSTILE)
     assert browser.run("document.title").split() == HOSTILE.split() and browser.run("document.images.length") == 0
-    assert text(browser, "title") == HOSTILE and "onerror" in text(browser, "cell")
+    assert inner_text(browser, "title") == HOSTILE and "onerror" in inner_text(browser, "cell")
     assert browser.run("document.scripts.length") == 2
 
 
@@ -495,10 +494,10 @@ def test_tasks_without_right_answers(shown):
 
     browser = shown([distribution("markov", 0.9 + 0.2 * (layers == 1), layers, 0.89) for layers in (1, 2)]
                     + [distribution("text", 1.2, layers, None) for layers in (1, 2)])
-    assert cells(browser) == [["0"], ["100"]] and "the best there can be" in text(browser, "mirage")
+    assert cells(browser) == [["0"], ["100"]] and "the best there can be" in inner_text(browser, "mirage")
     choose(browser, "task", "text")
     assert browser.run("document.querySelector('[value=success]').disabled")
-    assert cells(browser) == [["1.2"], ["1.2"]] and "no right answers" in text(browser, "verdicts")
+    assert cells(browser) == [["1.2"], ["1.2"]] and "no right answers" in inner_text(browser, "verdicts")
 
 
 @needs_browser
@@ -510,7 +509,7 @@ def test_a_run_alone_failed_runs_alone_and_no_run(shown):
     hollow["metrics"] = {"2": {"n": 0} | dict.fromkeys(("token", "exact", "nll", "brier", "edit", "p_length"))}
     hollow["curve"] = []
     browser = shown([hollow])
-    assert cells(browser) == [["n/a"]] and "Nothing of the kind was recorded" in text(browser, "hidden")
+    assert cells(browser) == [["n/a"]] and "Nothing of the kind was recorded" in inner_text(browser, "hidden")
 
 
 @needs_browser
@@ -613,13 +612,13 @@ CAUSES = {
 @pytest.mark.parametrize("name", CAUSES)
 def test_causes_of_curves_made_by_hand(name):
     found = cause(CAUSES[name], learnt=[made(dim=64), made(dim=128, length=1)])
-    assert found.name == name.split(",")[0] and found.why and found.turn
+    assert found.name == name.split(",")[0] and found.evidence and found.remedy
 
 
 def test_lengths_beyond_trainings_are_a_matter_of_positions():
     record = made(length=2, test_length=4)
     record["metrics"]["4"] = copy.deepcopy(record["metrics"]["2"]) | {"exact": 0.02}
-    assert cause(record).name == "positions" and "length 4" in cause(record).why
+    assert cause(record).name == "positions" and "length 4" in cause(record).evidence
     record["metrics"]["4"]["exact"] = 1.0
     assert cause(record).name != "positions"
 

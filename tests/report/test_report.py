@@ -11,8 +11,7 @@ from test_page import GUESSED, SOLVED, ledger, made
 from minitron.__main__ import main
 from minitron.base import cli
 from minitron.data.config import Config
-from minitron.report import board, phase
-from minitron.report import text as report
+from minitron.report import board, phase, text
 from minitron.sweep import grid, pool
 from minitron.sweep import ledger as ledger_file
 from minitron.sweep import spec as spec_file
@@ -69,13 +68,13 @@ def test_wrong_spec_files_are_refused_by_name(tmp_path, command, content, words)
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--jobs", "0"], "--jobs 0 is out of range"), (["--budget", "soon"], "--budget 'soon' is no time"),
-    (["--timeout", "0s"], "--timeout '0s' is no time"), (["--timeout", "99999999h"], "is no time up to a year"),
+    (["--jobs", "0"], "--jobs 0 is out of range"), (["--budget", "soon"], "--budget 'soon' is not a duration"),
+    (["--timeout", "0s"], "--timeout '0s' is not a duration"), (["--timeout", "99999999h"], "is not a duration (up to a year)"),
     (["--shard", "2/2"], "--shard '2/2' is not I/N"),
-    (["--shard", "a"], "--shard 'a' is not I/N"), (["--models", "nowhere"], "'nowhere' is no directory"),
+    (["--shard", "a"], "--shard 'a' is not I/N"), (["--models", "nowhere"], "--models 'nowhere' is not a directory"),
     (["--length", "65"], "cell --task addition: length 65 is out of range"),
     (["--seed", "7"], "--seeds 1 and --seed 7 say both"),
-    (["--dim", "8,8"], "--dim '8,8' names no value or one twice"),
+    (["--dim", "8,8"], "--dim '8,8' names no value, or one twice: give each value once"),
     (["--out", "nowhere/x.jsonl"], "nowhere/x.jsonl cannot be written"),
 ])
 def test_wrong_flags_are_one_line(tmp_path, command, flags, words):
@@ -114,7 +113,7 @@ def test_records_that_are_none_are_run_again_and_those_of_others_are_left_alone(
     path = write(tmp_path / "l.jsonl", [good, bad, {"key": "x"}])
     status, said, error = command("sweep", *flags, "--out", path)
     assert status == 0 and said.startswith(f"2 cells, 1 of them in {path}\n1 to run")
-    assert error == f"minitron: {path}: task 'dancing' is unknown, 1 record to run again\n"
+    assert error == f"minitron: {path}: task 'dancing' is unknown, 1 record to rerun\n"
     path = write(tmp_path / "l.jsonl", [{name: value for name, value in good.items() if name != "status"}])
     status, said, error = command("sweep", *flags, "--out", path, "--retry", "failed")
     assert status == 0 and "2 to run" in said and "a field is missing" in error
@@ -149,15 +148,15 @@ def test_a_dumb_terminal_gets_lines(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
     board.Board({"x": 1.0}, []).ended(made() | {"key": "x"})
-    assert "\x1b" not in (said := capsys.readouterr().err) and "x ok 99% of the way" in said
+    assert "\x1b" not in (said := capsys.readouterr().err) and "x ok, normalized score 0.99" in said
 
 
 # ---- what is shown ---------------------------------------------------------------------------------------------------
 
 
 def test_the_diagram_by_hand():
-    shown = list(report.lines(ledger()))
-    assert shown[0] == "addition: percent of runs that learnt it, 3 seeds a cell"
+    shown = list(text.lines(ledger()))
+    assert shown[0] == "addition: percent of runs that learnt it, 3 seeds per cell"
     rows = {line.split()[0]: line.split()[1:] for line in shown[1:10] if line.strip()}
     assert rows["dim"] == ["length"]
     assert [rows[name] for name in ("8", "16")] == [["0", "0", "0"], ["100", "0", "100"]]
@@ -172,7 +171,7 @@ def test_the_command_under_the_diagram_trains_any_cell():
     cells = [config for _, config in grid.cells(turned)]
     records = [made(GUESSED, **{name: getattr(config, name) for name in ("task", "dim", "length", "seed", "variant", "steps")})
                for config in cells]
-    [template] = phase.commands(phase.panels(records)[0])
+    [template] = phase.diagram_commands(phase.phase_diagrams(records)[0])
     assert template == "python train.py --task parity --dim DIM --length LENGTH --seed SEED --variant scratchpad --steps 70"
     for config in cells:
         words = template.split()
@@ -188,12 +187,12 @@ def test_the_best_learning_rate_is_chosen_by_validation_and_not_by_the_test():
     records = [made(test, dim=dim, lr=lr) for dim in (8, 16) for lr, test in ((0.001, GUESSED), (0.01, SOLVED))]
     for record in records:
         record["curve"][-1]["exact"] = 0.9 if record["config"]["lr"] == 0.001 else 0.1
-    [panel] = phase.panels(records)
+    [panel] = phase.phase_diagrams(records)
     cell = panel.cells[8, panel.x and panel.xs[0]]
-    assert {record["config"]["lr"] for record in cell.records} == {0.001} and list(cell.searched) == [0.001, 0.01]
+    assert {record["config"]["lr"] for record in cell.records} == {0.001} and list(cell.scores_by_rate) == [0.001, 0.01]
     assert not any(cell.learnt())
-    shown = list(report.lines(records))
-    [first] = [i for i, line in enumerate(shown) if line.startswith("  lr that the held-out problems chose")]
+    shown = list(text.lines(records))
+    [first] = [i for i, line in enumerate(shown) if line.startswith("  lr that is best on the validation problems")]
     assert [line.split()[-2:] for line in shown[first + 1:first + 3]] == [["0.001", "(1-99)"]] * 2
 
 
@@ -201,9 +200,9 @@ def test_a_learning_rate_at_which_runs_diverge_is_not_the_best():
     """Whatever they had learnt before."""
     stable, unstable = made(lr=0.001), made(lr=0.01)
     stable["curve"][-1]["exact"], unstable["curve"][-1]["exact"] = 0.8, 0.9
-    assert phase.best({0.001: [stable], 0.01: [unstable]}).records == [unstable]
+    assert phase.best_rate_cell({0.001: [stable], 0.01: [unstable]}).records == [unstable]
     unstable |= {"status": "diverged", "metrics": {}}
-    assert phase.best({0.001: [stable], 0.01: [unstable]}).records == [stable]
+    assert phase.best_rate_cell({0.001: [stable], 0.01: [unstable]}).records == [stable]
 
 
 def test_where_a_distribution_is_learnt_its_nll_chooses_the_learning_rate():
@@ -211,12 +210,12 @@ def test_where_a_distribution_is_learnt_its_nll_chooses_the_learning_rate():
     low, high = made(lr=0.001, task="markov"), made(lr=0.01, task="markov")
     low["curve"][-1] |= {"exact": 0.0, "nll": 0.5}
     high["curve"][-1] |= {"exact": 0.1, "nll": 0.6}
-    assert phase.best({0.001: [low], 0.01: [high]}).records == [low]
+    assert phase.best_rate_cell({0.001: [low], 0.01: [high]}).records == [low]
 
 
 def test_a_learning_rate_that_few_seeds_have_tried_is_not_chosen_yet():
     records = [made(GUESSED, dim=8, lr=0.001, seed=seed) for seed in (0, 1)] + [made(SOLVED, dim=8, lr=0.01, seed=0)]
-    [panel] = phase.panels(records, y="dim")
+    [panel] = phase.phase_diagrams(records, y="dim")
     assert [record["config"]["lr"] for record in panel.cells[8, None].records] == [0.001, 0.001]
 
 
@@ -225,7 +224,7 @@ def test_a_report_is_printed_written_and_drawn(tmp_path, command):
     html, png, svg = (tmp_path / f"out.{kind}" for kind in ("html", "png", "svg"))
     status, said, error = command("report", path, "--html", html, "--png", png, "--svg", svg)
     assert status == 0 and error == "" and "\x1b" not in said
-    assert f"{html}: the same as a page" in said and html.read_text().startswith("<!")
+    assert f"{html}: this report as a page, with curves" in said and html.read_text().startswith("<!")
     assert png.read_bytes()[:4] == b"\x89PNG" and xml.dom.minidom.parse(str(svg)).documentElement.tagName == "svg"
     again = tmp_path / "again.svg"
     command("report", path, "--svg", again)
@@ -239,7 +238,7 @@ def test_one_dial_is_drawn_as_curves(tmp_path, command):
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--y", "width"], "'width' is no dial"), (["--png", "nowhere/x.png"], "nowhere/x.png cannot be written"),
+    (["--y", "width"], "'width' is not a dial"), (["--png", "nowhere/x.png"], "nowhere/x.png cannot be written"),
     (["--html", "nowhere/x.html"], "nowhere/x.html cannot be written"),
     (["--y", "dim", "--x", "dim"], "'dim' cannot be both"),
 ])
@@ -253,7 +252,7 @@ def test_no_page_is_written_over_a_ledger(tmp_path, command):
     before = path.read_bytes()
     for flags in (["--html", path], ["--svg", path], ["--html", tmp_path / "x", "--svg", tmp_path / "x"]):
         status, _, error = command("report", path, *flags)
-        assert status == 2 and "is asked to be two files" in error and path.read_bytes() == before
+        assert status == 2 and "is named twice: ledgers, page and pictures must be different files" in error and path.read_bytes() == before
 
 
 def test_ledgers_that_are_none(tmp_path, command):
@@ -266,7 +265,7 @@ def test_ledgers_that_are_none(tmp_path, command):
     bad.write_text('{"key": "x"}\nnot json\n[1]\n' + json.dumps(made()) + "\n")
     status, said, error = command("report", bad)
     assert status == 0 and "addition" in said
-    assert [line.partition(": no record")[0].rpartition(" ")[2] for line in error.splitlines()[:2]] == ["2", "3"]
+    assert [line.partition(": not a record")[0].rpartition(" ")[2] for line in error.splitlines()[:2]] == ["2", "3"]
     assert error.splitlines()[2] == "minitron: 1 record left out: a field is missing or of another kind"
 
 
@@ -275,7 +274,7 @@ def test_a_killed_run_is_no_failure_of_the_model_and_a_diverged_one_is(tmp_path,
     with warnings.catch_warnings():
         warnings.simplefilter("error")          # a mean of nothing
         assert command("report", write(tmp_path / "l.jsonl", records), "--svg", tmp_path / "x.svg")[0] == 0
-    shown = list(report.lines(records))
+    shown = list(text.lines(records))
     rows = [line.split() for line in shown]
     assert ["8", "100"] in rows and ["16", "n/a"] in rows and ["32", "0"] in rows
 
@@ -284,6 +283,6 @@ def test_a_failed_attempt_does_not_take_the_place_of_a_run_that_ended(tmp_path):
     done, again = made(), made(status="timeout")
     again["key"] = done["key"]
     path = write(tmp_path / "l.jsonl", [again, done, again])
-    assert ledger_file.read(path)[0] == {done["key"]: done}
+    assert ledger_file.read_records(path)[0] == {done["key"]: done}
     diverged = made(status="diverged") | {"key": done["key"]}
-    assert ledger_file.read(write(path, [done, diverged]))[0] == {done["key"]: diverged}, "the last of those that ended"
+    assert ledger_file.read_records(write(path, [done, diverged]))[0] == {done["key"]: diverged}, "the last of those that ended"

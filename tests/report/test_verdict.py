@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from minitron.base.environment import ROOT
-from minitron.report import phase
-from minitron.report import text as report
+from minitron.report import phase, text
 from minitron.report.verdict import rule, verdict
 
 NAN = math.nan
@@ -188,12 +187,12 @@ def test_losses_of_runs_and_the_chance_level_come_from_the_records():
 
 
 def test_the_documentation_quotes_the_tables():
-    command, _, text = RESULTS.partition("\n\n")
-    assert command == "python bench/verdict.py" and command in DOCS and text.strip() in DOCS
+    command, _, tables = RESULTS.partition("\n\n")
+    assert command == "python bench/verdict.py" and command in DOCS and tables.strip() in DOCS
 
 
 def test_there_is_no_verdict_along_names():
     found = [bench.record(bench.config("addition") | {"variant": variant}, bench.WORLDS["plain"], 0.0, 1.0, 0.0, False)
              for variant in ("plain", "reversed")]
-    [panel] = phase.panels(found)
-    assert panel.ys == ["plain", "reversed"] and report.sentence(panel, None) == "no verdict: variant has no order"
+    [panel] = phase.phase_diagrams(found)
+    assert panel.ys == ["plain", "reversed"] and text.verdict_sentence(panel, None) == "no verdict: variant has no order"

@@ -19,20 +19,20 @@ from minitron.training.cells import step_seconds
     ("options", "k=2;k=3,world=1", ["k=2", "k=3,world=1"]), ("options", "k=2", ["k=2"]),
 ])
 def test_values_are_what_is_written(name, given, found):
-    assert grid.values(name, given) == found
+    assert grid.dial_values(name, given) == found
     assert all(type(value) is grid.dials()[name] for value in found)
 
 
 @pytest.mark.parametrize("name, given, words", [
     ("dim", "8,8", "once"), ("dim", "", "--dim '' is not a whole number"), ("dim", "8,,9", "--dim ''"), ("dim", "x", "--dim 'x'"),
-    ("dim", "9-8", "counts down"), ("dim", "1-2000", "too long"), ("dim", "8.5", "8.5"), ("dim", 8.5, "8.5"),
+    ("dim", "9-8", "not an increasing range"), ("dim", "1-2000", "at most 1,000 numbers"), ("dim", "8.5", "8.5"), ("dim", 8.5, "8.5"),
     ("dim", True, "True"), ("dim", [], "no value"), ("dim", [[1]], r"\[1\]"), ("dim", {"a": 1}, "a"),
     ("lr", "fast", "'fast' is not a number"),
     ("lr", True, "True"), ("qk_norm", "maybe", "yes or no"), ("qk_norm", 1, "yes or no"), ("variant", 3, "not a name"),
     ("head_dim", "0x10", "--head-dim '0x10'"),
 ])
 def test_wrong_values_are_refused(name, given, words):
-    refused(words, grid.values, name, given)
+    refused(words, grid.dial_values, name, given)
 
 
 def test_cells_are_every_combination_once_and_the_cheapest_first():

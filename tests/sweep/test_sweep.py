@@ -19,8 +19,7 @@ import train
 from minitron.base.environment import ROOT
 from minitron.base.errors import MinitronError
 from minitron.data.config import Config
-from minitron.sweep import ledger
-from minitron.sweep import pool as sweep
+from minitron.sweep import ledger, pool
 from minitron.training import cells as cells_module
 
 
@@ -52,8 +51,8 @@ def test_what_is_there_is_not_run_again(whole, tmp_path):
     lines, out = whole.read_text().splitlines(keepends=True), tmp_path / "some.jsonl"
     out.write_text("".join(lines[:5]) + lines[5][:100])
     code, said = run(out)
-    assert code == 0 and "line 6: no record, skipped" in said
-    assert timeless(ledger.read(out)[0].values()) == timeless(records(whole))
+    assert code == 0 and "line 6: not a record, skipped" in said
+    assert timeless(ledger.read_records(out)[0].values()) == timeless(records(whole))
     before = out.read_text()
     assert run(out)[0] == 0 and out.read_text() == before
 
@@ -116,7 +115,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, number):
     started = below(process.pid)
     process.send_signal(number)
     said = process.communicate(timeout=30)[1]
-    assert process.returncode == 130 and "Traceback" not in said and f"{out} has what was finished" in said.splitlines()[-1]
+    assert process.returncode == 130 and "Traceback" not in said and f"{out} has the finished cells: run the same command to resume" in said.splitlines()[-1]
     assert keys(out) and not set(started) & set(below(1)), "no worker stays behind"
 
 
@@ -180,8 +179,8 @@ def test_an_alarm_that_comes_with_the_answer_does_not_hit_the_next_cell(monkeypa
             super().cancel()
 
     config = Config(dim=2, length=1, steps=2, batch=4, test_items=5).resolve()
-    worker = sweep.Worker()
-    monkeypatch.setattr(sweep.threading, "Timer", Late)
+    worker = pool.Worker()
+    monkeypatch.setattr(pool.threading, "Timer", Late)
     first = worker.run(config, None, 100)
     monkeypatch.undo()
     assert (first["status"], worker.run(config, None, 100)["status"]) == ("ok", "ok")
@@ -194,18 +193,18 @@ def test_a_full_disk_ends_the_sweep_and_the_same_command_goes_on(whole, tmp_path
     out.write_text(" " * (most - 10_000) + "\n")
     code, said = run(out, limits={resource.RLIMIT_FSIZE: most})
     assert code == 2 and f"{out} cannot be written: File too large" in said.splitlines()[-1] and "Traceback" not in said
-    assert run(out)[0] == 0 and timeless(ledger.read(out)[0].values()) == timeless(records(whole))
+    assert run(out)[0] == 0 and timeless(ledger.read_records(out)[0].values()) == timeless(records(whole))
 
 
 def test_two_sweeps_do_not_share_a_ledger(whole, tmp_path):
     """The second is refused by a line that says what to do; what the first writes is whole."""
     out = tmp_path / "one.jsonl"
-    with ledger.claimed(out):
+    with ledger.locked(out):
         code, said = run(out)
         assert code == 2 and "another sweep is writing" in said and "--shard" in said and out.read_text() == ""
     code, said = run(out)
     assert code == 0, said
-    with pytest.raises(MinitronError, match="cannot be written"), ledger.claimed(tmp_path):
+    with pytest.raises(MinitronError, match="cannot be written"), ledger.locked(tmp_path):
         pass
 
 
@@ -221,20 +220,20 @@ def test_the_same_on_dask(whole, tmp_path):
 
 def test_a_worker_of_dask_that_cannot_run_a_cell_is_one_line(monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr(sweep, "run_one", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(pool, "run_in_own_process", lambda *arguments: 1 / 0)
     cells = [("x", Config(dim=2, length=1).resolve())]
     with pytest.raises(MinitronError, match="dask could not run a cell: ZeroDivisionError"):
-        list(sweep.on_cluster(cells, "local", 1, None, lambda key: None))
+        list(pool.run_on_cluster(cells, "local", 1, None, lambda key: None))
 
 
 def test_no_scheduler_is_one_line(monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr(sweep, "PATIENCE", 0.2)
+    monkeypatch.setattr(pool, "PATIENCE", 0.2)
     with pytest.raises(MinitronError, match="no dask scheduler answers at tcp://127.0.0.1:9"):
-        next(sweep.on_cluster([], "tcp://127.0.0.1:9", 1, None, None))
+        next(pool.run_on_cluster([], "tcp://127.0.0.1:9", 1, None, None))
 
 
 def test_dask_is_asked_for_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
     with pytest.raises(MinitronError, match="pip install"):
-        next(sweep.on_cluster([], "local", 1, None, None))
+        next(pool.run_on_cluster([], "local", 1, None, None))

@@ -8,7 +8,7 @@ import pytest
 
 from minitron.base.environment import ROOT
 from minitron.measure.scaling import Law
-from minitron.report import text as report
+from minitron.report import text
 from minitron.sweep import grid, ledger
 from minitron.sweep import spec as spec_file
 
@@ -63,11 +63,11 @@ def test_the_documentation_quotes_the_report_of_each_sweep(spec):
     """... all of whose cells are in its ledger, and none beside them."""
     turned, _ = spec_file.axes(str(spec), {}, None)
     path = ROOT / "results" / f"{spec.stem}.jsonl"
-    records, complaints = ledger.read(path)
+    records, complaints = ledger.read_records(path)
     assert set(records) == {key for key, _ in grid.cells(turned)} and not complaints
     assert len(path.read_text().splitlines()) == len(records)
-    text = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
-    assert "\n".join(report.lines(records.values())).rstrip() in text
+    docs = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    assert "\n".join(text.lines(records.values())).rstrip() in docs
 
 
 def test_the_documentation_quotes_the_scaling_laws(monkeypatch):
