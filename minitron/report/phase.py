@@ -187,7 +187,7 @@ def diagram_commands(diagram):
     commands = {}           # a dict, for its order
     for cell in diagram.cells.values():
         for record in cell.records:
-            chosen = shortest_settings(record["config"], dials)
-            named = {name: name.upper() for name in dials if not isinstance(chosen[name], bool)}
-            found[train_with(chosen | named)] = None
-    return list(found)
+            settings = shortest_settings(record["config"], dials)
+            names = {name: name.upper() for name in dials if not isinstance(settings[name], bool)}
+            commands[train_with(settings | names)] = None
+    return list(commands)
