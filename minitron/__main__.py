@@ -4,9 +4,10 @@ from .base import environment
 environment.use()       # before anything that needs NumPy
 
 from .base import cli
-from .commands import eval, heads, quantize, report, sweep, tasks
+from .commands import eval, heads, law, quantize, report, sweep, tasks
 
-COMMANDS = {"tasks": tasks, "eval": eval, "heads": heads, "quantize": quantize, "sweep": sweep, "report": report}
+COMMANDS = {"tasks": tasks, "eval": eval, "heads": heads, "quantize": quantize, "sweep": sweep, "report": report,
+            "law": law}
 
 
 def main(argv):

@@ -3,14 +3,17 @@ import sys
 from pathlib import Path
 
 from ..base.errors import MinitronError
-from ..report import page, text
+from ..report import page, table, text
 from ..report.picture import PICTURES, draw
 from ..sweep import grid, ledger
+from ..sweep.spec import ledger_of, read_spec
 
 
 def add_parser(commands):
     parser = commands.add_parser("report", help="the phase diagrams of ledgers, with verdicts")
     parser.add_argument("ledgers", nargs="+", metavar="LEDGER")
+    parser.add_argument("--markdown", action="store_true",
+                        help="print the table of each experiment; LEDGER is then its spec file")
     parser.add_argument("--y", metavar="DIAL", help="the dial of the rows (default dim)")
     parser.add_argument("--x", metavar="DIAL", help="the dial of the columns (default length)")
     parser.add_argument("--html", metavar="FILE",
@@ -21,6 +24,8 @@ def add_parser(commands):
 
 
 def run(flags):
+    if flags["markdown"]:
+        return print_tables(flags["ledgers"])
     ledgers, html = flags["ledgers"], flags["html"]
     pictures = {kind: flags[kind] for kind in PICTURES if flags[kind] is not None}
     records, complaints = ledger.read_records(*ledgers)
@@ -36,6 +41,16 @@ def run(flags):
     for kind, path in pictures.items():
         draw(path, kind, records, y, x)
         print(f"{path}: the phase diagrams")
+    return 0
+
+
+def print_tables(specs):
+    """The Markdown tables of experiments, whose specs these are"""
+    for path in specs:
+        spec = read_spec(path)
+        records, _ = readable(ledger.read_records(ledger_of(path))[0], [ledger_of(path)])
+        name = Path(path).stem.replace("_", " ")
+        print("\n".join(table.markdown_lines(name, spec, records)) + "\n")
     return 0
 
 

@@ -17,10 +17,7 @@ def draw(path, kind, records, y=None, x=None):
 
     Raises MinitronError.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MinitronError("a picture needs matplotlib: pip install matplotlib") from None
+    Figure = figure_class()
     diagrams = [(task, diagram) for task, records_of_task in phase.by_task(records)
                 for diagram in phase.phase_diagrams(records_of_task, y, x)]
     heights = [1.2 + 0.4 * len(diagram.ys) if is_heat_map(diagram) else 3.5
@@ -31,6 +28,15 @@ def draw(path, kind, records, y=None, x=None):
         axis.set_title(text.title(task, diagram), fontsize=10, loc="left")
         (heat_map if is_heat_map(diagram) else curves)(axis, diagram)
     save(figure, path, kind)
+
+
+def figure_class():
+    """matplotlib's Figure.  Raises MinitronError if matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MinitronError("a picture needs matplotlib: pip install matplotlib") from None
+    return Figure
 
 
 def save(figure, path, kind):

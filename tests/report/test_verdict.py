@@ -11,7 +11,7 @@ from minitron.report import phase, text
 from minitron.report.verdict import rule, verdict
 
 NAN = math.nan
-RESULTS = (ROOT / "results" / "verdict.txt").read_text(encoding="utf-8")
+RESULTS = (ROOT / "results/bench/verdict.txt").read_text(encoding="utf-8")
 DOCS = (ROOT / "docs" / "verdict.md").read_text(encoding="utf-8")
 
 
@@ -160,7 +160,7 @@ def test_one_seed_has_no_confidence():
 
 
 def measured(truth, shape):
-    """Percent told rightly, and wrongly, as results/verdict.txt has it"""
+    """Percent told rightly, and wrongly, as results/bench/verdict.txt has it"""
     lines = RESULTS[RESULTS.index("**By shape**"):].splitlines()
     head, row = (next(line for line in lines if line.startswith(f"| {start} |")).split("|") for start in ("truth", truth))
     return map(float, row[head.index(f" {bench.label(shape)} ")].split("/"))

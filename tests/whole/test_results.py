@@ -1,87 +1,62 @@
-"""results/gallery.py: the experiments are runs that exist, each is run once, and the documentation quotes what they gave."""
-import importlib.util
-import json
+"""The ledgers of results/ hold exactly the runs of their specs, and the documentation quotes them."""
+import dataclasses
 import re
-import sys
 
 import pytest
 
 from minitron.base.environment import ROOT
+from minitron.commands import law as law_command
+from minitron.commands.report import print_tables
 from minitron.measure.scaling import Law
-from minitron.report import text
+from minitron.report import law, text
+from minitron.report.table import settings_key
 from minitron.sweep import grid, ledger
-from minitron.sweep import spec as spec_file
+from minitron.sweep.spec import grids, ledger_of
+
+SWEEPS = sorted((ROOT / "results").glob("*.toml"))
+FAMILIES = sorted((ROOT / "results" / "gallery").glob("*.toml"))
 
 
-@pytest.fixture(scope="module")
-def gallery():
-    spec = importlib.util.spec_from_file_location("results_gallery", ROOT / "results" / "gallery.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def docs(name):
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
-def test_each_experiment_names_its_runs_and_no_run_twice(gallery):
-    keys = [key for experiment in gallery.EXPERIMENTS.values() for *_, key in gallery.runs_of(experiment)]
-    assert len(keys) == len(set(keys))
-    for experiment in gallery.EXPERIMENTS.values():
-        assert experiment.shown in gallery.SHOWN and (not experiment.curve or experiment.curve in experiment.cells)
+def name_of(path):
+    return path.stem
 
 
-def test_an_experiment_is_run_once_and_shown(gallery, tmp_path, monkeypatch, capsys):
-    shared = "--task induction --length 12 --options segment=4,symbols=16 --dim 8 --steps 4 --eval-every 2 --test-items 20"
-    tiny = gallery.Experiment(shared, ("--layers 1", "--layers 2"), "exact match", ("--seed 0",), curve="--layers 2")
-    monkeypatch.setattr(gallery, "EXPERIMENTS", {"tiny": tiny})
-    ledger = tmp_path / "ledger.jsonl"
-
-    def main(*flags):
-        assert gallery.main(["--ledger", str(ledger), *flags]) == 0
-        return capsys.readouterr().out
-
-    assert main("--list").count("python train.py") == 2
-    assert main("--jobs", "1").count("Not emerged") == 2
-    first = ledger.read_text()
-    assert main() == "" and main("--list").strip() == "" and ledger.read_text() == first
-    records = [json.loads(line) for line in first.splitlines()]
-    assert [r["config"]["layers"] for r in records] == [1, 2] and {r["threads"] for r in records} == {1}
-    printed = main("--table")
-    for record in records:
-        assert f"| --layers {record['config']['layers']} | {record['parameters']:,} | 4 | " in printed
-    assert printed.count("\n| 2 |") == printed.count("\n| 4 |") == 1                # the points of the curve
+@pytest.mark.parametrize("spec", SWEEPS + FAMILIES, ids=lambda spec: f"{spec.parent.name}-{spec.stem}")
+def test_each_ledger_has_the_runs_of_its_spec_and_no_other(spec):
+    """By settings and not by key: a key also holds the version of the record."""
+    records, complaints = ledger.read_records(ledger_of(str(spec)))
+    cells = {settings_key(dataclasses.asdict(config))
+             for _, config in grid.cells(*grids(str(spec), {}, None))}
+    assert {settings_key(record["config"]) for record in records.values()} == cells
+    assert len(records) == len(cells) and not complaints
 
 
-def test_the_documentation_quotes_the_tables(gallery):
-    text, records = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8"), gallery.read(ROOT / "results" / "gallery.jsonl")
-    for name, experiment in gallery.EXPERIMENTS.items():
-        assert "\n".join(gallery.table(name, experiment, records)) in text, name
-        if experiment.curve:
-            assert "\n".join(gallery.curve(experiment, records)) in text, name
-
-
-@pytest.mark.parametrize("spec", sorted((ROOT / "sweeps").glob("*.toml")), ids=lambda spec: spec.stem)
+@pytest.mark.parametrize("spec", SWEEPS, ids=name_of)
 def test_the_documentation_quotes_the_report_of_each_sweep(spec):
-    """... all of whose cells are in its ledger, and none beside them."""
-    turned, _ = spec_file.axes(str(spec), {}, None)
-    path = ROOT / "results" / f"{spec.stem}.jsonl"
-    records, complaints = ledger.read_records(path)
-    assert set(records) == {key for key, _ in grid.cells(turned)} and not complaints
-    assert len(path.read_text().splitlines()) == len(records)
-    docs = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
-    assert "\n".join(text.lines(records.values())).rstrip() in docs
+    records, _ = ledger.read_records(ledger_of(str(spec)))
+    assert "\n".join(text.lines(records.values())).rstrip() in docs("sweeps.md")
 
 
-def test_the_documentation_quotes_the_scaling_laws(monkeypatch):
-    """But for the intervals, which take a while."""
-    spec = importlib.util.spec_from_file_location("results_scaling", ROOT / "results" / "scaling.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module.scaling, "bootstrap", lambda x, nll, E: 2 * [Law(0, 0, 0)])
-    quoted = re.sub(r"\([^()]*\)", "()", (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8"))
-    laws = {(task, size): module.law(ROOT / path, size) for task, path in module.LEDGERS.items() for size in module.SIZES}
-    assert re.sub(r"\([^()]*\)", "()", "\n".join(module.table(laws))) in quoted
+@pytest.mark.parametrize("spec", FAMILIES, ids=name_of)
+def test_the_documentation_quotes_the_table_of_each_family(spec, capsys):
+    assert print_tables([str(spec)]) == 0
+    assert capsys.readouterr().out.strip() in docs("gallery.md")
 
 
-def test_the_documentation_quotes_what_a_sweep_costs():
-    command, _, text = (ROOT / "results" / "overhead.txt").read_text().partition("\n\n")
-    docs = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
-    assert command == "python bench/sweep.py" and command in docs and text.strip() in docs
+def test_the_documentation_quotes_the_scaling_laws(monkeypatch, capsys):
+    """Except for the intervals, which take a while."""
+    monkeypatch.setattr(law.scaling, "bootstrap", lambda x, nll, E: 2 * [Law(0, 0, 0)])
+    ledgers = [str(ROOT / "results" / f"{name}.jsonl") for name in ("stories", "induction")]
+    assert law_command.run({"ledgers": ledgers, "svg": None}) == 0
+    quoted = re.sub(r"\([^()]*\)", "()", docs("sweeps.md"))
+    assert re.sub(r"\([^()]*\)", "()", capsys.readouterr().out.strip()) in quoted
+
+
+def test_the_documentation_quotes_the_overhead_of_a_sweep():
+    command, _, table = (ROOT / "results/bench/overhead.txt").read_text().partition("\n\n")
+    assert command == "python bench/sweep.py"
+    assert command in docs("sweeps.md") and table.strip() in docs("sweeps.md")
