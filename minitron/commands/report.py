@@ -1,4 +1,8 @@
-"""`python -m minitron report`: from ledgers to phase diagrams, as text, page or picture."""
+"""`python -m minitron report`: from ledgers to phase diagrams, as text, page or picture.
+
+    python -m minitron report results/addition.jsonl --html addition.html
+    python -m minitron report --markdown results/gallery/markov.toml
+"""
 import sys
 from pathlib import Path
 
@@ -6,14 +10,15 @@ from ..base.errors import MinitronError
 from ..report import page, table, text
 from ..report.picture import PICTURES, draw
 from ..sweep import grid, ledger
-from ..sweep.spec import ledger_of, read_spec
+from ..sweep.spec import is_spec, ledger_of, read_spec
 
 
 def add_parser(commands):
     parser = commands.add_parser("report", help="the phase diagrams of ledgers, with verdicts")
-    parser.add_argument("ledgers", nargs="+", metavar="LEDGER")
+    parser.add_argument("ledgers", nargs="+", metavar="LEDGER",
+                        help="a ledger, or the spec file beside it")
     parser.add_argument("--markdown", action="store_true",
-                        help="print the table of each experiment; LEDGER is then its spec file")
+                        help="print tables of the cells of spec files instead")
     parser.add_argument("--y", metavar="DIAL", help="the dial of the rows (default dim)")
     parser.add_argument("--x", metavar="DIAL", help="the dial of the columns (default length)")
     parser.add_argument("--html", metavar="FILE",
@@ -25,15 +30,12 @@ def add_parser(commands):
 
 def run(flags):
     if flags["markdown"]:
-        return print_tables(flags["ledgers"])
-    ledgers, html = flags["ledgers"], flags["html"]
+        return print_tables(flags)
+    ledgers, html = list(map(ledger_path, flags["ledgers"])), flags["html"]
     pictures = {kind: flags[kind] for kind in PICTURES if flags[kind] is not None}
-    records, complaints = ledger.read_records(*ledgers)
-    for complaint in complaints:
-        print(f"minitron: {complaint}", file=sys.stderr)
     refuse_to_overwrite(ledgers, [*([] if html is None else [html]), *pictures.values()])
     y, x = axis_fields(flags["y"], flags["x"])
-    records, left_out = readable(records, ledgers)
+    records, left_out = read_ledgers(*ledgers)
     print("\n".join(text.lines(records, y, x, text.can_colour())))
     if html is not None:
         page.write(html, records, ", ".join(Path(path).stem for path in ledgers), left_out)
@@ -44,23 +46,37 @@ def run(flags):
     return 0
 
 
-def print_tables(specs):
-    """The Markdown tables of experiments, whose specs these are"""
-    for path in specs:
-        spec = read_spec(path)
-        records, _ = readable(ledger.read_records(ledger_of(path))[0], [ledger_of(path)])
+def print_tables(flags):
+    """The Markdown table of each spec file, an empty line between them"""
+    others = [name for name in ("y", "x", "html", *PICTURES) if flags[name] is not None]
+    if others:
+        raise MinitronError(f"--markdown and --{others[0]} cannot both be given")
+    tables = []
+    for path in flags["ledgers"]:
+        if not is_spec(path):
+            raise MinitronError(f"{path} is not a spec file (.toml), which --markdown needs")
+        spec, (records, _) = read_spec(path), read_ledgers(ledger_of(path))
         name = Path(path).stem.replace("_", " ")
-        print("\n".join(table.markdown_lines(name, spec, records)) + "\n")
+        tables.append("\n".join(table.markdown_lines(name, spec, records)))
+    print("\n\n".join(tables))
     return 0
 
 
-def readable(records, ledgers):
-    """-> readable records, {reason: how many others}, which it prints.  Raises MinitronError."""
+def ledger_path(path):
+    """The ledger itself, or that of a spec file"""
+    return ledger_of(path) if is_spec(path) else path
+
+
+def read_ledgers(*paths):
+    """-> readable records, {reason: how many others}; prints complaints.  Raises MinitronError."""
+    records, complaints = ledger.read_records(*paths)
     records, left_out = page.readable_records(records.values())
     for reason, count in left_out.items():
-        print(f"minitron: {count} record{'s' * (count > 1)} left out: {reason}", file=sys.stderr)
+        complaints.append(f"{count} record{'s' * (count > 1)} left out: {reason}")
+    for complaint in complaints:
+        print(f"minitron: {complaint}", file=sys.stderr)
     if not records:
-        raise MinitronError(f"{', '.join(ledgers)}: no record that this version can read: "
+        raise MinitronError(f"{', '.join(paths)}: no record that this version can read: "
                             "run a sweep first")
     return records, left_out
 

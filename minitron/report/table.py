@@ -1,20 +1,21 @@
-"""The table of an experiment in Markdown: a row per cell of its spec, a column per rate and seed.
+"""The table of a sweep in Markdown: a row per cell of its spec, a column per rate and seed.
 
     python -m minitron report --markdown results/gallery/induction.toml
 """
 import dataclasses
-import itertools
 import json
+from itertools import product
 
+from ..base.errors import MinitronError
 from ..data.command_line import flag_words
 from ..data.config import Config
-from ..sweep import grid
-from ..sweep.spec import OTHER_LINES, parsed
+from ..sweep.spec import dial_lines, first_seeds, parsed
+from . import phase
 
-COLUMNS = ("lr", "seed")        # dials of the columns; other dials of several values make rows
+COLUMNS = ("lr", "seed")        # dials of the columns; others with several values make rows
 
 
-# ---- metrics of a cell: functions of a record and of its metrics at the dial's length -----------
+# ---- metrics: a record, and its test metrics at the dial's length -> a text -----------------
 
 
 def exact(record, metrics):
@@ -27,13 +28,13 @@ def exact_by_length(record, metrics):
                      if int(length) >= longest)
 
 
+def nll(record, metrics):
+    return f"{metrics['nll']:.4f}"
+
+
 def nll_above_reference(record, metrics):
     nats = next(iter(metrics["reference"].values()))
     return f"{metrics['nll'] - nats:+.4f}"
-
-
-def nll(record, metrics):
-    return f"{metrics['nll']:.4f}"
 
 
 def sampled(record, metrics):
@@ -51,14 +52,14 @@ def steps_to_grok(record, metrics):
     return f"{steps}, exact {metrics['exact']:.1%}"
 
 
-METRICS = {                     # the `show` of a spec -> its text in a cell
-    "exact match": exact,
-    "exact match by length, from the longest trained on": exact_by_length,
-    "nll": nll,
-    "nll above the best there can be": nll_above_reference,
-    "right answers sampled at temperatures 1, 0.5, 0.25 (closed form)": sampled,
-    "token accuracy by kind": token_by_group,
-    "steps until the held-out nll is below 0.1": steps_to_grok,
+METRICS = {                     # that `show` can name, each with its heading
+    "exact": (exact, "exact match"),
+    "exact_by_length": (exact_by_length, "exact match by length, from the longest trained on"),
+    "nll": (nll, "nll"),
+    "nll_above_reference": (nll_above_reference, "nll above the best there can be"),
+    "sampled": (sampled, "right answers sampled at temperatures 1, 0.5, 0.25 (closed form)"),
+    "token_by_group": (token_by_group, "token accuracy by kind"),
+    "steps_to_grok": (steps_to_grok, "steps until the held-out nll is below 0.1"),
 }
 
 
@@ -68,42 +69,69 @@ METRICS = {                     # the `show` of a spec -> its text in a cell
 def markdown_lines(name, spec, records):
     """The table of a spec, {name: value}, and the learning curve that it names
 
-    records: those of its ledger, in any order
+    Rows whose runs are all missing are left out.  records: of its ledger, in any order.  Raises
+    MinitronError.
     """
+    metric, heading = metric_named(spec.get("show", "exact"))
+    fixed, rows, columns = settings_of(spec)
     by_settings = {settings_key(record["config"]): record for record in records}
-    show = spec.get("show", "exact match")
-    columns = settings_of(spec, COLUMNS)
-    yield f"`python train.py {flags_text(common_settings(spec))}` and: {show}"
+
+    def run_at(row, column):
+        return by_settings.get(settings_key(resolved(fixed | row | column)))
+
+    yield f"`python train.py {flags_text(fixed)}` and: {heading}"
     yield ""
     heads = [name, "parameters", "steps", "minutes"]
-    heads += [flags_text(column).lstrip("-") for column in columns]
+    heads += [flags_text(column).removeprefix("--") for column in columns]
+    yield from table_head(heads)
+    for row in rows:
+        runs = [run_at(row, column) for column in columns]
+        if any(runs):
+            yield table_row([flags_text(row), *cell_texts(runs, metric)])
+    if "curve" in spec:
+        row = curve_row(spec, rows)
+        run = run_at(row, columns[0])
+        if run and run["curve"]:
+            yield from ["", *curve_lines(flags_text(row | columns[0]), run["curve"])]
+
+
+def metric_named(show):
+    """-> function, heading.  Raises MinitronError."""
+    if show not in METRICS:
+        raise MinitronError(f"show {show!r} is unknown: use {', '.join(METRICS)}")
+    return METRICS[show]
+
+
+def table_head(heads):
     yield table_row(heads)
     yield "|" + "---|" * len(heads)
-    for cell in row_settings(spec):
-        runs = [record_of(spec, cell | column, by_settings) for column in columns]
-        if any(runs):
-            yield table_row([flags_text(cell), *cell_texts(runs, METRICS[show])])
-    if "curve" in spec:
-        run = record_of(spec, spec["curve"] | columns[0], by_settings)
-        if run:
-            yield from ["", *curve_lines(f"{flags_text(spec['curve'] | columns[0])}", run["curve"])]
 
 
 def table_row(texts):
     return f"| {' | '.join(texts)} |"
 
 
-def cell_texts(runs, text_of):
+def cell_texts(runs, metric):
     """Parameters, steps and minutes of a row, then its metric in each column"""
-    known = [run for run in runs if run]
-    steps, minutes = ([run["steps"] for run in known], [run["seconds"] / 60 for run in known])
-    texts = [f"{known[0]['parameters']:,}", span(steps, ","), span(minutes, ".1f")]
-    for run in runs:
-        if run is None or run["status"] != "ok":
-            texts.append("" if run is None else run["status"])
-        else:
-            texts.append(text_of(run, run["metrics"][str(run["config"]["length"])]))
-    return texts
+    finished = [run for run in runs if run and "steps" in run]
+    texts = ["", "", ""]
+    if finished:
+        texts = [f"{finished[0]['parameters']:,}",
+                 span([run["steps"] for run in finished], ","),
+                 span([run["seconds"] / 60 for run in finished], ".1f")]
+    return texts + ["" if run is None else run_text(run, metric) for run in runs]
+
+
+def run_text(run, metric):
+    """The metric of a run, or the status of one that failed.  Raises MinitronError."""
+    metrics = phase.test_metrics(run)
+    if metrics is None:
+        return run["status"] if run["status"] != "ok" else "n/a"
+    try:
+        return metric(run, metrics)
+    except (KeyError, TypeError):           # not measured on this task
+        raise MinitronError(f"show {metric.__name__!r} is not a metric of task "
+                            f"{run['config']['task']}") from None
 
 
 def span(values, form):
@@ -117,8 +145,7 @@ def curve_lines(title, points):
     yield f"`{title}` over training{of_heads}:"
     yield ""
     names = [name for name in points[0] if name not in ("n", "token")]
-    yield table_row(names)
-    yield "|" + "---|" * len(names)
+    yield from table_head(names)
     for point in points:
         yield table_row([point_text(point[name]) for name in names])
 
@@ -129,44 +156,56 @@ def point_text(value):
     return str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
-# ---- from a spec to settings, and from settings to records -----------------------------------
+# ---- from a spec to settings, and from settings to records ----------------------------------
 
 
-def common_settings(spec):
-    """The dials of one value that all cells have"""
-    return {name: value for name, value in spec.items()
-            if name not in OTHER_LINES and len(grid.dial_values(name, value)) == 1}
+def settings_of(spec):
+    """-> {dial: value} that all cells have, [that of each row], [that of each column]
+
+    The table of a row may replace dials of the first.
+    """
+    dials = parsed({"seed": first_seeds(spec.get("seeds", 3))} | dial_lines(spec))
+    tables = [parsed(table) for table in spec.get("cells", [{}])]
+    listed = {name for table in tables for name in table}
+    fixed = {name: values[0] for name, values in dials.items()
+             if len(values) == 1 and name != "seed"}
+    columns = {name: dials[name] for name in COLUMNS
+               if name in dials and name not in fixed and name not in listed}
+    rows = {name: values for name, values in dials.items() if name not in fixed | columns}
+    return (fixed, [row for table in tables for row in combinations(rows | table)],
+            combinations(columns))
 
 
-def row_settings(spec):
-    """[{dial: value}] of each row"""
-    names = [name for name in spec if name not in (*OTHER_LINES, *COLUMNS)
-             and len(grid.dial_values(name, spec[name])) > 1]
-    tables = spec.get("cells", [{}])
-    return [settings | cell for cell in tables for settings in settings_of(spec, names)]
+def combinations(dials):
+    """{dial: values} -> [{dial: value}]"""
+    return [dict(zip(dials, values)) for values in product(*dials.values())]
 
 
-def settings_of(spec, names):
-    """[{dial: value}]: every combination of the values of these dials"""
-    spec = {"seed": list(range(spec.get("seeds", 3)))} | spec
-    several = {name: values for name in names if name in spec
-               and (len(values := grid.dial_values(name, spec[name])) > 1 or name == "seed")}
-    return [dict(zip(several, values)) for values in itertools.product(*several.values())]
+def curve_row(spec, rows):
+    """The row that `curve` names.  Raises MinitronError."""
+    [row] = combinations({name: values[:1] for name, values in parsed(spec["curve"]).items()})
+    if row not in rows:
+        raise MinitronError(f"curve {flags_text(row)!r} is not a row of the table: "
+                            "name the dials of one row")
+    return row
 
 
-def record_of(spec, settings, by_settings):
-    """The record of a run, or None"""
-    lines = parsed(common_settings(spec) | settings)
-    config = Config(**{name: values[0] for name, values in lines.items()}).resolve()
-    return by_settings.get(settings_key(dataclasses.asdict(config)))
+def resolved(settings):
+    return dataclasses.asdict(Config(**settings).resolve())
 
 
 def settings_key(config):
-    """A text equal for equal configurations, fields that an older version lacks at their defaults"""
-    default = {field.name: field.default for field in dataclasses.fields(Config)}
-    return json.dumps(default | config, sort_keys=True)
+    """A text that is equal for equal configurations: fields that a record lacks are at defaults
+
+    A record's own key will not do: it depends on the version of records, too.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    given = {name: value for name, value in config.items() if value is not None}
+    return json.dumps(defaults | given, sort_keys=True)
 
 
 def flags_text(settings):
-    """{dial: value} as flags of train.py"""
-    return " ".join(word for name, value in settings.items() for word in flag_words(name, value))
+    """{dial: value} as flags of train.py, 1.0 as 1"""
+    texts = {name: int(value) if isinstance(value, float) and value.is_integer() else value
+             for name, value in settings.items()}
+    return " ".join(word for name, value in texts.items() for word in flag_words(name, value))

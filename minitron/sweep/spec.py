@@ -1,22 +1,31 @@
 """The settings of a sweep, from flags or from a spec file: lines of TOML, such as
 
-    task = "addition"               # a dial of one value, as on the command line of train.py
-    dim = [8, 16, 32]               # a dial of several: every combination is a cell
+    task = "addition"               # a dial with one value, as on the command line of train.py
+    dim = [8, 16, 32]               # a dial with several: every combination is a cell
     length = "1-4"
     seeds = 3                       # seeds 0, 1, 2 of each cell, or seed = [5, 7]
 
-Cells that do not form a grid are listed; each table is a grid of its own, beside the lines above:
+Cells that do not form one grid are listed as several.  Each table of `cells` is a grid of its own:
+its dials replace or join those above, except for the task and the seeds, which all cells share.
 
-    cells = [{layers = 1}, {layers = 2, ffn_dim = [0, 64]}]
+    cells = [{layers = 1}, {layers = 2, ffn_dim = [0, 64]}]         # 1 + 2 cells, times seeds
 
-`show` names the metric of the experiment's table (report/table.py), `curve` the cell whose learning
-curve is printed below it.  The ledger of NAME.toml is NAME.jsonl beside it, unless --out is given.
+Two lines are for the table of `report --markdown` (report/table.py): `show` names its metric, and
+`curve` a cell whose learning curve is printed below it.
+
+    show = "exact"
+    curve = {layers = 1}
+
+The ledger of NAME.toml is NAME.jsonl beside it, unless --out is given.
 """
+from pathlib import Path
+
 from ..base.errors import MinitronError
 from ..data import tasks
 from . import grid
 
 OTHER_LINES = {"seeds": int, "cells": list, "show": str, "curve": dict}     # that are not dials
+SHARED = ("task", "seed")           # dials that all cells share
 KINDS = {int: "a whole number", list: "a list of tables", str: "a text in quotes", dict: "a table"}
 
 
@@ -36,7 +45,11 @@ def read_spec(path):
     for cell in [*spec.get("cells", ()), spec.get("curve", {})]:
         if not isinstance(cell, dict):
             raise MinitronError(f"spec {path}: cell {cell!r} is not a table such as {{dim = 8}}")
-        check_names(path, cell, grid.dials())
+        check_names(path, cell, [name for name in grid.dials() if name not in SHARED])
+    if "seed" in spec and "seeds" in spec:
+        raise MinitronError(f"spec {path}: seed and seeds cannot both be given")
+    if spec.get("cells") == []:
+        raise MinitronError(f"spec {path}: cells is empty: leave it out, or list a table")
     return spec
 
 
@@ -66,29 +79,42 @@ def grids(what, flags, seeds):
     what: a task, or the path of a spec file; flags {dial: text} override its lines; seeds: the
     number of --seeds, or None
     """
-    spec = read_spec(what) if what.endswith(".toml") else {"task": what}
-    if seeds is not None:
-        if "seed" in flags:
-            raise MinitronError("--seeds and --seed cannot both be given")
-        spec.pop("seed", None)
-    if "task" not in spec | flags:
+    spec = read_spec(what) if is_spec(what) else {"task": what}
+    if seeds is not None and "seed" in flags:
+        raise MinitronError("--seeds and --seed cannot both be given")
+    if "task" not in spec:
         raise MinitronError(f'spec {what} names no task: give it a line such as task = "addition"')
-    tasks.module(str((spec | flags)["task"]))
-    seeds = spec.get("seeds", 3) if seeds is None else seeds
-    if isinstance(seeds, bool) or not 1 <= seeds <= 10_000:         # True is an int
-        raise MinitronError(f"--seeds {seeds!r} is out of range: use 1 to 10000")
-    common = {name: value for name, value in spec.items() if name not in OTHER_LINES}
-    default_seed = {} if "seed" in common | flags else {"seed": list(range(seeds))}
-    return [parsed(common | cell | flags | default_seed) for cell in spec.get("cells", [{}])]
+    tasks.module(str(spec["task"]))
+    lines = dial_lines(spec) | flags
+    if seeds is not None or "seed" not in lines:
+        lines["seed"] = first_seeds(spec.get("seeds", 3) if seeds is None else seeds)
+    head = {"task": spec["task"]}               # a message about a cell names its task first
+    return [parsed(head | lines | cell | flags) for cell in spec.get("cells", [{}])]
+
+
+def first_seeds(count):
+    """[0, 1, ...].  Raises MinitronError."""
+    if isinstance(count, bool) or not 1 <= count <= 10_000:         # True is an int
+        raise MinitronError(f"--seeds {count!r} is out of range: use 1 to 10000")
+    return list(range(count))
+
+
+def dial_lines(spec):
+    """The lines of a spec that are dials"""
+    return {name: value for name, value in spec.items() if name not in OTHER_LINES}
 
 
 def parsed(lines):
-    """{dial: text, value or list} -> {dial: values}, the task first"""
-    values = {name: grid.dial_values(name, value) for name, value in lines.items()
-              if name != "task"}
-    return {"task": [lines["task"]]} | values           # one task, whose path may have commas
+    """{dial: text, value or list} -> {dial: values}"""
+    return {name: [value] if name == "task" else grid.dial_values(name, value)
+            for name, value in lines.items()}           # one task, whose path may have commas
+
+
+def is_spec(path):
+    return path.endswith(".toml")
 
 
 def ledger_of(what):
-    """The default ledger of a sweep"""
-    return f"{what.removesuffix('.toml')}.jsonl" if what.endswith(".toml") else f"{what}.jsonl"
+    """The default ledger of a sweep: beside a spec file; in the current folder for a task"""
+    path = Path(what)
+    return str(path.with_suffix(".jsonl")) if is_spec(what) else f"{path.stem}.jsonl"
