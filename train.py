@@ -137,8 +137,7 @@ def train_step(run, workers):
     norm = clip(g.flat, c.clip)
     if np.isfinite(loss + norm):
         lr = learning_rate(step, c.steps, c.lr, c.warmup, c.lr_floor)
-        workers.by_piece(lambda *pieces: adamw(*pieces, step, lr, c.beta1, c.beta2),
-                         run.p.flat, g.flat, run.m.flat, run.v.flat, run.decay)
+        adamw(run.p.flat, g.flat, run.m.flat, run.v.flat, run.decay, step, lr, c.beta1, c.beta2)
     if not np.isfinite(loss + norm + np.dot(run.p.flat, run.p.flat)):
         result = write_record(run, "diverged", {}, None)
         culprit = run.p.first_nonfinite() or g.first_nonfinite() or "logits"

@@ -33,16 +33,21 @@ def halves(w13):
     return w13[:F], w13[F:]
 
 
-def block_forward(p, l, x, cis, rows, config):
+def block_forward(p, l, x, cis, places, rows, config):
     """Layer l: x + attention(norm(x)), and to that its feed-forward(norm(x)).
 
-    x (N, D), cis (B or 1, T, 1, K/2) -> x (N, D), or only its rows (M,) where these are given
+    x (N, D), cis (B or 1, T, 1, K/2) -> x (N, D)
+    Where `places` (N,) are given, x (V, D) has a row per token, and row n is that of places[n].
+    Where `rows` (M,) are given, only these are returned.
     """
     op, eps, c = ops_of(config), config.norm_eps, {}
 
     # Each head's queries, keys and values, which know their positions.
     h, c["norm1"] = op.rmsnorm_forward(x, p.norm1[l], eps)
     u, c["wqkv"] = op.linear_forward(h, p.wqkv[l])                      # (N, (H+2G)K)
+    if places is not None:                          # each row so far depends on its token alone
+        x, c["places_x"] = op.embedding_forward(places, x)              # (N, D)
+        u, c["places_u"] = op.embedding_forward(places, u)              # (N, (H+2G)K)
     q, k, v = split_heads(u, cis.shape[1], config)                      # (B, T, H, K), (B, T, G, K)
     if config.qk_norm:
         q, c["norm_q"] = op.rmsnorm_forward(q, p.norm_q[l], eps)
@@ -107,16 +112,22 @@ def block_backward(g, l, dx, config, c):
         dk, g.norm_k[l] = op.rmsnorm_backward(dk, c["norm_k"])
         dq, g.norm_q[l] = op.rmsnorm_backward(dq, c["norm_q"])
     du = join_heads(dq, dk, dv)                                         # (N, (H+2G)K)
+    if "places_u" in c:
+        du = op.embedding_backward(du, c["places_u"])                   # (V, (H+2G)K)
+        dx = op.embedding_backward(dx, c["places_x"])                   # (V, D)
     dh, g.wqkv[l] = op.linear_backward(du, c["wqkv"])
     dx_norm, g.norm1[l] = op.rmsnorm_backward(dh, c["norm1"])
     return dx + dx_norm
 
 
 def model_forward(p, config, tokens, rows, positions=None):
-    """Logits at the rows given; the last layer leaves out the others, after its attention.
+    """Logits at the given rows
 
     tokens (B, T) int, rows (M,) ascending indices into the N = B*T rows,
     positions (B, T) int, or None for 0..T-1 -> logits (M, V)
+
+    Two layers do less than all rows.  The first computes q, k and v of each token of a small
+    vocabulary once; the last leaves out the rows that are not scored, after its attention.
     """
     op, N = ops_of(config), tokens.size
     if positions is None:
@@ -124,11 +135,15 @@ def model_forward(p, config, tokens, rows, positions=None):
     cis = op.rope_table(positions, config.head_dim, config.rope_theta, p.flat.dtype)
     cis = cis[:, :, None]                                               # the same for each head
 
-    x, c_embed = op.embedding_forward(tokens.ravel(), p.embed)          # (N, D)
+    tokens, places = tokens.ravel(), None
+    if config.vocab < N:
+        tokens, places = np.arange(config.vocab), tokens
+    x, c_embed = op.embedding_forward(tokens, p.embed)                  # (N, D) or (V, D)
     c_blocks = []
     for l in range(config.layers):
-        last = l == config.layers - 1
-        x, c_block = block_forward(p, l, x, cis, rows if last and len(rows) < N else None, config)
+        first, last = l == 0, l == config.layers - 1
+        x, c_block = block_forward(p, l, x, cis, places if first else None,
+                                   rows if last and len(rows) < N else None, config)
         c_blocks.append(c_block)
     h, c_norm = op.rmsnorm_forward(x, p.norm_f, config.norm_eps)        # (M, D)
     logits, c_head = op.linear_forward(h, p.embed if config.tied else p.head)
