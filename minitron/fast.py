@@ -163,10 +163,8 @@ def add_to_front(total, x):
 
 def sum_of_group(x):
     """x (B, G, R, T, K) -> its sum over R as (B, T, G, K)"""
-    B, G, _, T, K = x.shape
-    total = np.empty((B, T, G, K), x.dtype)
-    x.sum(axis=2, out=total.swapaxes(1, 2))
-    return total
+    total = x[:, :, 0] if x.shape[2] == 1 else x.sum(axis=2)            # (B, G, T, K)
+    return np.ascontiguousarray(total.swapaxes(1, 2))
 
 
 def swiglu_forward(gate, up):
@@ -193,20 +191,21 @@ def swiglu_backward(dy, c_swiglu):
 
 def cross_entropy_forward(logits, targets):
     """FILL: without the shift, where the sums show that none is needed"""
+    z = logits
     with np.errstate(over="ignore"):                                    # is_safe looks for it
-        p = np.exp(logits)
-    total = p @ ones(p.shape[1], p.dtype)
+        e = np.exp(z)
+    total = e @ ones(e.shape[1], e.dtype)
     if not is_safe(total):
-        loss, (log_p, targets) = ops.cross_entropy_forward(logits, targets)
-        return loss, (np.exp(log_p), targets)
-    p *= (1 / total)[:, None]
-    loss = np.sum(np.log(total)) - np.sum(logits[np.arange(len(targets)), targets])
-    return loss, (p, targets)
+        z = logits - logits.max(axis=-1, keepdims=True)
+        e = np.exp(z)
+        total = e @ ones(e.shape[1], e.dtype)
+    loss = np.sum(np.log(total)) - np.sum(z[np.arange(len(targets)), targets])
+    return loss, (e, total, targets)
 
 
 def cross_entropy_backward(dloss, c_cross_entropy):
-    """As in ops.py, with 1 subtracted at the targets alone"""
-    p, targets = c_cross_entropy
-    dlogits = p * dloss
+    """As in ops.py, with p = e / total, and 1 subtracted at the targets alone"""
+    e, total, targets = c_cross_entropy
+    dlogits = e * (dloss / total)[:, None]
     dlogits[np.arange(len(targets)), targets] -= dloss
     return dlogits

@@ -78,7 +78,8 @@ def heads_and_scores(time, heads, groups, kind, dtype):
 
 
 SAFE_KINDS = ["small", "large but safe", "low but safe"]
-KINDS = [*SAFE_KINDS, "all below", "all above", "below and above", "one row", "one key", "times 100"]
+KINDS = [*SAFE_KINDS, "all below", "all above", "below and above", "one row", "one key",
+         "times 100"]
 
 
 def largest_score(q, k):
@@ -89,7 +90,7 @@ def largest_score(q, k):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_of_scores_take_both_paths(monkeypatch, kind):
-    """The shift is used where it must be, and only there: else the tests below would not test both."""
+    """The shift is used where it must be, and only there: the tests below do test both."""
     shifted = []
 
     def causal_softmax(scores):
@@ -110,7 +111,7 @@ def test_attention_equals_text(time, kind):
         args = heads_and_scores(time, heads, groups, kind, np.float64)
         assert_equals_text("attention", args, 1e-12)
         args = heads_and_scores(time, heads, groups, kind, np.float32)
-        # A score is rounded relative to its size, and exp makes of it an error relative to the result.
+        # Scores are rounded relative to their size; exp makes that an error relative to the result.
         assert_equals_text("attention", args, 2e-7 * (50 + largest_score(*args[:2])))
 
 
@@ -155,7 +156,8 @@ def test_rmsnorm_of_heads_equals_text(heads, width):
         assert_equals_text("rmsnorm", [x.astype(dtype), gain.astype(dtype), 1e-5], tolerance)
 
 
-@pytest.mark.parametrize("kind", ["small", "times 100", "all below", "all above", "one row", "one logit"])
+@pytest.mark.parametrize(
+    "kind", ["small", "times 100", "all below", "all above", "one row", "one logit"])
 @pytest.mark.parametrize("vocab", VOCABS)
 def test_cross_entropy_equals_text(vocab, kind):
     r = np.random.RandomState(0)
@@ -179,7 +181,8 @@ def test_nan_among_large_numbers_stays_nan(module):
     k[0, 50, 1, 3] = np.nan
     y, cache = module.attention_forward(q, k, v)
     dq, dk, _ = module.attention_backward(like(y), cache)
-    assert np.isnan(y[0, 50:, 1]).all() and np.isnan(dq[0, 50:, 1]).all() and np.isnan(dk[0, 50, 1]).all()
+    assert np.isnan(y[0, 50:, 1]).all() and np.isnan(dq[0, 50:, 1]).all()
+    assert np.isnan(dk[0, 50, 1]).all()
     assert not np.isnan(y[1]).any() and not np.isnan(y[0, :50]).any()   # another sequence, the past
     for large in (0, 1e4):
         logits = np.array([[large, np.nan, -1]], np.float32)

@@ -1,9 +1,9 @@
 """Each pair of ops.py, and each drop-in of fast.py: the gradient is the derivative of the forward.
 
 Both levels keep one contract: float32 stays float32, no argument and no cache changes, a backward
-may be called again, a NaN is passed on, and a pair stands together in its file.  Pairs are collected
-by name, so a new one cannot go untested.  test_model.py holds the whole model against an independent
-one: that the formulas are the right ones is its business.
+may be called again, a NaN is passed on, and a pair stands together in its file.  Pairs are
+collected by name, so a new one cannot go untested.  test_model.py holds the whole model against an
+independent one: that the formulas are the right ones is its business.
 """
 import ast
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_gradient(module, case, size):
         direction = np.random.RandomState(i).randn(*args[i].shape)
         expected = slope(case, module, args, i, direction, dy)
         assert gradient.shape == args[i].shape
-        # Where a gradient is zero (one time step: nothing to attend to) rounding leaves up to 1e-12.
+        # Where a gradient is zero (T = 1: nothing to attend to) rounding leaves up to 1e-12.
         assert np.sum(gradient * direction) == pytest.approx(expected, rel=1e-9, abs=1e-11)
 
 
@@ -137,7 +137,7 @@ def test_softmax_weights_are_in_the_cache():
 
 
 def test_rope_table_is_exact_far_out():
-    """Angles are float64 even for float32: at position 10^6 a float32 angle would be off by 0.03."""
+    """Angles are float64 even for float32: at position 10^6 a float32 would be off by 0.03."""
     positions = np.array([[0, 1, 10**6]])
     table = ops.rope_table(positions, 4, 100.0, np.float32)[0]
     angles = positions[0][:, None] * np.array([1, 0.1])
@@ -156,8 +156,9 @@ def test_rotated_products_depend_on_the_distance_alone():
     q, k = r.randn(2, 1, 1, 1, 6)
 
     def product(s, t):
-        cis = [ops.rope_table(np.array([[position]]), 6, 100.0, float) for position in (s, t)]
-        return np.sum(ops.rope_forward(q, cis[0][:, :, None])[0] * ops.rope_forward(k, cis[1][:, :, None])[0])
+        at_s, at_t = (ops.rope_table(np.array([[position]]), 6, 100.0, float)[:, :, None]
+                      for position in (s, t))
+        return np.sum(ops.rope_forward(q, at_s)[0] * ops.rope_forward(k, at_t)[0])
 
     assert product(5, 2) == pytest.approx(product(14, 11), rel=1e-12)
     assert abs(product(5, 2) - product(5, 3)) > 1e-3
