@@ -14,7 +14,6 @@ import numpy as np
 from . import ops
 from .ops import (  # noqa: F401  these have no drop-in
     by_head,
-    embedding_forward,
     linear_attention_backward,
     linear_attention_forward,
     linear_backward,
@@ -46,9 +45,15 @@ def past(start, stop, dtype):
     return array
 
 
+def embedding_forward(tokens, w):
+    """1.51 at addition, dim 32, 1.07 at dim 128, T 64: take is twice as fast as w[tokens]"""
+    return w.take(tokens, axis=0), (tokens, len(w))
+
+
 def embedding_backward(dx, c_embedding):
-    """1.12 at addition, dim 32: the sum over each token's rows is a product with a one-hot matrix,
-    2NVD FLOPs, which are cheap while V is small
+    """The sum over each token's rows is a product with a one-hot matrix.
+
+    It has 2NVD FLOPs, which are cheap while V is small.
     """
     tokens, V = c_embedding
     if V > ONE_HOT:
@@ -59,7 +64,7 @@ def embedding_backward(dx, c_embedding):
 
 
 def rmsnorm_forward(x, gain, eps):
-    """1.50 at addition, dim 8; 1.09 at dim 128: rows, or heads, are summed by products with ones"""
+    """1.46 at addition, dim 8, 1.02 at dim 128, T 64: sums by products with ones"""
     D = len(gain)
     rows = x.reshape(-1, D)
     r = 1 / np.sqrt((rows * rows) @ ones(D, x.dtype) * (1 / D) + eps)
@@ -81,7 +86,9 @@ def rmsnorm_backward(dy, c_rmsnorm):
 
 
 def rope_forward(x, cis):
-    """1.03 at dim 32, 4 heads, T 64: NumPy is slow at repeating a row of K/2, so each head has its own"""
+    """1.04 at dim 32, 4 heads, T 64, else 1.00: a table of all heads, since NumPy is slow at
+    repeating rows of K/2 numbers
+    """
     cis = np.repeat(cis, x.shape[2], axis=2)                            # (B, T, H, K/2)
     return (x.view(cis.dtype) * cis).view(x.dtype), cis
 
@@ -105,12 +112,12 @@ def query_blocks(time):
 
 
 def attention_forward(q, k, v):
-    """FILL: in blocks of queries, which end where their future begins, and without softmax's shift
+    """1.53 at dim 32, T 64, 1.41 at dim 128, T 256: in blocks of queries, without softmax's shift
 
-    Keys are transposed by a copy, since BLAS takes up to twice as long at a small transposed view;
-    it carries the 1/sqrt(K).
+    A block computes no scores after its own end.  Keys are transposed by a copy, which also scales,
+    since BLAS takes up to twice as long at a small transposed view.
     """
-    (B, T, H, K), G = q.shape, k.shape[2]
+    (_, T, _, K), G = q.shape, k.shape[2]
     queries, values = by_head(q, G), by_head(v, G)                      # (B, G, R or 1, T, K)
     keys_t = np.multiply(transpose(by_head(k, G)), K**-0.5, order="C")  # (B, G, 1, K, T)
     y, weights = np.empty(q.shape, q.dtype), []
@@ -135,7 +142,7 @@ def softmax_of_past(queries, keys_t, now):
 
 
 def attention_backward(dy, c_attention):
-    """As in ops.py, with sum_j da_j * a_j = sum_k dy_k * y_k, a sum over K and not T, since y = a @ v"""
+    """As in ops.py, with sum_j da_j * a_j = sum_k dy_k * y_k, over K, not T, since y = a @ v"""
     q, k, v, y, weights = c_attention
     (B, T, H, K), G = q.shape, k.shape[2]
     queries, keys, dout = by_head(q, G), by_head(k, G), by_head(dy, G)
@@ -154,7 +161,7 @@ def attention_backward(dy, c_attention):
 
 
 def add_to_front(total, x):
-    """total (..., T, K) with x (..., stop, K) added to its first `stop` times; the first x is whole"""
+    """total (..., T, K) with x (..., stop, K) added to its first times; the first x has all"""
     if total is None:
         return x
     total[..., :x.shape[-2], :] += x
@@ -168,7 +175,7 @@ def sum_of_group(x):
 
 
 def swiglu_forward(gate, up):
-    """FILL: in place"""
+    """1.05 at dim 96, 1.02 at addition, dim 8: in place"""
     s = np.tanh(0.5 * gate)
     s *= 0.5
     s += 0.5
@@ -190,7 +197,7 @@ def swiglu_backward(dy, c_swiglu):
 
 
 def cross_entropy_forward(logits, targets):
-    """FILL: without the shift, where the sums show that none is needed"""
+    """1.05 at dim 32, T 64, and at addition, dim 8: no shift where the sums show no need of one"""
     z = logits
     with np.errstate(over="ignore"):                                    # is_safe looks for it
         e = np.exp(z)

@@ -4,9 +4,9 @@
     induction   a token looks at the one after an earlier token like itself
                 (Olsson et al. 2022, arXiv:2209.11895)
 
-A score, 0 to 1, is the sum of attention on the pattern over the sum of all attention.  A head of
-each kind, in two layers, make an induction head proper: the first writes into each place which token
-came before it, the second looks for a place that says so.
+A score, 0 to 1, is the sum of attention on the pattern over the sum of all attention.  One head of
+each kind, in two layers, make an induction head proper: the first writes into each place which
+token came before it, the second looks for a place that says so.
 """
 import dataclasses
 
@@ -25,7 +25,7 @@ def attention_weights(p, config, tokens, positions=None):
     add up to 1.
     """
     B, T = tokens.shape
-    plain = dataclasses.replace(config, plain=True)         # the caches of plain attention have them
+    plain = dataclasses.replace(config, plain=True)     # plain attention keeps them in its cache
     _, (_, c_blocks, *_) = model_forward(p, plain, tokens, np.arange(B * T), positions)
     weights = [c_block["attention"][-1] for c_block in c_blocks]            # (B, G, R, T, T) each
     return np.array(weights).reshape(config.layers, B, config.heads, T, T)

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def norm(p):
-    """Length of the vector of all weights, which falls while weight decay turns memory into a rule"""
+    """Length of the vector of all weights; it falls while weight decay turns memory into a rule"""
     return float(np.sqrt(np.dot(p.flat, p.flat)))
 
 

@@ -36,13 +36,11 @@ def halves(w13):
 def block_forward(p, l, x, cis, places, rows, config):
     """Layer l: x + attention(norm(x)), and to that its feed-forward(norm(x)).
 
-    x (N, D), cis (B or 1, T, 1, K/2) -> x (N, D)
-    Where `places` (N,) are given, x (V, D) has a row per token, and row n is that of places[n].
-    Where `rows` (M,) are given, only these are returned.
+    x (N, D), or (V, D), a row per token, of which row n takes that of places[n];
+    cis (B or 1, T, 1, K/2); rows (M,) or None -> x (N, D), or (M, D): these rows alone
     """
     op, eps, c = ops_of(config), config.norm_eps, {}
-
-    # Each head's queries, keys and values, which know their positions.
+    # Queries, keys and values of each head, and their positions.
     h, c["norm1"] = op.rmsnorm_forward(x, p.norm1[l], eps)
     u, c["wqkv"] = op.linear_forward(h, p.wqkv[l])                      # (N, (H+2G)K)
     if places is not None:                          # each row so far depends on its token alone
@@ -56,10 +54,9 @@ def block_forward(p, l, x, cis, places, rows, config):
     k, c["rope_k"] = op.rope_forward(k, cis)
 
     # Attention brings in the past.
-    if config.attention == "softmax":
-        y, c["attention"] = op.attention_forward(q, k, v)               # (B, T, H, K)
-    else:
-        y, c["attention"] = op.linear_attention_forward(q, k, v)
+    softmax = config.attention == "softmax"
+    attend = op.attention_forward if softmax else op.linear_attention_forward
+    y, c["attention"] = attend(q, k, v)                                 # (B, T, H, K)
     c["shape"] = y.shape
     y = y.reshape(len(x), -1)                                           # (N, HK)
     if rows is not None:                            # nothing after this looks at the other rows
@@ -68,8 +65,7 @@ def block_forward(p, l, x, cis, places, rows, config):
     o, c["wo"] = op.linear_forward(y, p.wo[l])
     x = x + o
 
-    # The feed-forward looks at each row by itself.
-    if config.ffn_dim:
+    if config.ffn_dim:                              # which looks at each row by itself
         w1, w3 = halves(p.w13[l])                                       # (F, D) each
         h, c["norm2"] = op.rmsnorm_forward(x, p.norm2[l], eps)
         gate, c["w1"] = op.linear_forward(h, w1)                        # (N, F)
@@ -83,10 +79,9 @@ def block_forward(p, l, x, cis, places, rows, config):
 def block_backward(g, l, dx, config, c):
     """The lines of block_forward from the bottom up; writes layer l of the gradients g.
 
-    dx (N, D), or (M, D) where it left out rows -> dx (N, D).  Where x went two ways, its gradients add.
+    dx of block_forward's result -> dx of its x.  Where x went two ways, its gradients add.
     """
     op = ops_of(config)
-
     if config.ffn_dim:
         dw1, dw3 = halves(g.w13[l])
         dh, g.w2[l] = op.linear_backward(dx, c["w2"])                   # (N, F)
@@ -101,10 +96,9 @@ def block_backward(g, l, dx, config, c):
         dy = op.rows_backward(dy, c["rows_y"])                          # (N, HK)
         dx = op.rows_backward(dx, c["rows_x"])                          # (N, D)
     dy = dy.reshape(c["shape"])                                         # (B, T, H, K)
-    if config.attention == "softmax":
-        dq, dk, dv = op.attention_backward(dy, c["attention"])
-    else:
-        dq, dk, dv = op.linear_attention_backward(dy, c["attention"])
+    softmax = config.attention == "softmax"
+    attend = op.attention_backward if softmax else op.linear_attention_backward
+    dq, dk, dv = attend(dy, c["attention"])
 
     dk = op.rope_backward(dk, c["rope_k"])
     dq = op.rope_backward(dq, c["rope_q"])
@@ -174,7 +168,7 @@ def loss_and_gradients(p, g, config, inputs, targets, weight, positions=None):
     op = ops_of(config)
     rows = np.flatnonzero(targets.ravel() >= 0)                         # (M,)
     answers = targets.ravel()[rows]
-    weight = float(weight)      # a NumPy float64 would turn every gradient of a float32 model into one
+    weight = float(weight)              # a NumPy float64 would make all gradients float64
     logits, cache = model_forward(p, config, inputs, rows, positions)
     loss, c_loss = op.cross_entropy_forward(logits, answers)
     dlogits = op.cross_entropy_backward(weight, c_loss)

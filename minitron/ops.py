@@ -39,7 +39,7 @@ def rows_forward(x, rows):
 
 
 def rows_backward(dy, c_rows):
-    """dx = dy at these rows, and 0 at the others, which do not reach y      dy (M, D) -> dx (N, D)"""
+    """dx = dy at these rows, and 0 at the others, which y does not have      (M, D) -> (N, D)"""
     rows, N = c_rows
     dx = np.zeros((N, dy.shape[1]), dy.dtype)
     dx[rows] = dy
@@ -67,9 +67,10 @@ def linear_backward(dy, c_linear):
 
 
 def rmsnorm_forward(x, gain, eps):
-    """y = gain * n,  n = x * r,  r = (mean(x^2) + eps)^-0.5      x (..., D), gain (D,) -> y (..., D)
+    """y = gain * n,  n = x * r,  r = (mean(x^2) + eps)^-0.5
 
-    Of heads, x (B, T, H, K), it keeps the products of queries and keys from growing without bound.
+    x (..., D), gain (D,) -> y (..., D).  Of heads, x (B, T, H, K), it keeps the products of queries
+    and keys from growing without bound.
     Zhang & Sennrich 2019, arXiv:1910.07467; of heads: Henry et al. 2020, arXiv:2010.04245
     """
     r = (np.mean(x * x, axis=-1, keepdims=True) + eps) ** -0.5      # (..., 1)

@@ -23,7 +23,7 @@ def adamw(p, g, m, v, decay, step, lr, beta1, beta2, eps=1e-8):
 
 
 def learning_rate(step, steps, peak, warmup, floor=0.1):
-    """The rate of step 1..steps: a line up to peak at `warmup`, half a cosine down to floor * peak."""
+    """The rate of step 1..steps: a line up to peak, then half a cosine down to floor * peak"""
     if step <= warmup:
         return peak * step / warmup
     progress = (step - warmup) / max(steps - warmup, 1)

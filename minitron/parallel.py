@@ -62,7 +62,7 @@ class Workers:
         self.pool.shutdown()
 
     def map(self, work, items):
-        """[work(item) for item in items], on all threads; the calling one, already awake, is the first"""
+        """[work(item) for item in items], on all threads, of which the calling one is the first"""
         items = list(items)
         results, todo = [None] * len(items), iter(range(len(items)))
 
@@ -84,7 +84,7 @@ class Workers:
         inputs, targets, positions (B, T).  The next call overwrites the gradient.
         """
         scored = int(np.count_nonzero(targets >= 0))
-        shards = min(self.config.shards, len(inputs))       # a task may have fewer rows than `batch`
+        shards = min(self.config.shards, len(inputs))       # a task may have fewer rows
 
         def run(shard):
             inputs, targets, positions = pieces[shard]

@@ -13,7 +13,7 @@ ALIGN = 16      # floats; every tensor starts on a 64-byte line, in memory and i
 
 
 def shapes(config):
-    """Tensor name -> shape, in file order, which run.c shares.  A matrix is (out, in): y = x @ w.T."""
+    """Tensor name -> shape, in the file's order.  A matrix is (out, in): y = x @ w.T."""
     c = config
     q_width, kv_width = c.heads * c.head_dim, c.kv_heads * c.head_dim
     tensors = {

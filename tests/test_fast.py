@@ -198,11 +198,11 @@ def test_no_rows_are_no_loss():
 
 def test_shared_arrays_are_shared_and_read_only():
     float32 = np.dtype(np.float32)
-    for make, arguments, values in (
+    for make, args, values in (
         (fast.ones, (2, float32), [1, 1]),
         (fast.past, (1, 3, float32), [[1, 1, 0], [1, 1, 1]]),
     ):
-        array = make(*arguments)
-        assert array is make(*arguments) and array.dtype == float32 and array.tolist() == values
+        array = make(*args)
+        assert array is make(*args) and array.dtype == float32 and array.tolist() == values
         with pytest.raises(ValueError, match="read-only"):
             array += 1
