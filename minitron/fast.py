@@ -94,14 +94,15 @@ def rope_forward(x, cis):
 
 
 def rope_backward(dy, c_rope):
+    """As in ops.py"""
     return (dy.view(c_rope.dtype) * c_rope.conj()).view(dy.dtype)
 
 
 def is_safe(total):
     """Whether sums of exp, taken without a shift, lost nothing.  False where there is a NaN.
 
-    A sum tells of an overflow in its row (infinite, or NaN where the mask has made inf * 0) and of
-    an underflow of all that counts (about 0), for a pass over the sums and none over the scores.
+    After an overflow a row's sum is infinite, or NaN where the mask multiplied by 0; it is about 0
+    where all that counts underflowed.  So a look at the sums saves two passes over the scores.
     """
     return total.size == 0 or (1 / SAFE < total.min() and total.max() < SAFE)
 
@@ -131,7 +132,7 @@ def attention_forward(q, k, v):
 def softmax_of_past(queries, keys_t, now):
     """ops.causal_softmax(queries @ keys_t) for the block `now`      -> (B, G, R, S, stop)"""
     with np.errstate(over="ignore", invalid="ignore"):                  # is_safe looks for them
-        a = queries @ keys_t
+        a = queries @ keys_t                                            # becomes a in place
         np.exp(a, out=a)
         a *= past(now.start, now.stop, a.dtype)
         total = a.reshape(-1, now.stop) @ ones(now.stop, a.dtype)
@@ -176,7 +177,8 @@ def sum_of_group(x):
 
 def swiglu_forward(gate, up):
     """1.05 at dim 96, 1.02 at addition, dim 8: in place"""
-    s = np.tanh(0.5 * gate)
+    s = 0.5 * gate
+    np.tanh(s, out=s)
     s *= 0.5
     s += 0.5
     y = gate * s

@@ -14,6 +14,14 @@ def ops_of(config):
     return ops if config.plain else fast
 
 
+def attention_of(config):
+    """The forward and the backward of the attention that config names"""
+    op = ops_of(config)
+    if config.attention == "softmax":
+        return op.attention_forward, op.attention_backward
+    return op.linear_attention_forward, op.linear_attention_backward
+
+
 def split_heads(u, time, config):
     """Views of q, k and v in their joint product      u (N, (H+2G)K) -> (B, T, H or G, K) each"""
     H, G, K = config.heads, config.kv_heads, config.head_dim
@@ -39,8 +47,9 @@ def block_forward(p, l, x, cis, places, rows, config):
     x (N, D), or (V, D), a row per token, of which row n takes that of places[n];
     cis (B or 1, T, 1, K/2); rows (M,) or None -> x (N, D), or (M, D): these rows alone
     """
-    op, eps, c = ops_of(config), config.norm_eps, {}
-    # Queries, keys and values of each head, and their positions.
+    op, (attend, _), eps, c = ops_of(config), attention_of(config), config.norm_eps, {}
+
+    # Queries, keys and values of each head, with their positions.
     h, c["norm1"] = op.rmsnorm_forward(x, p.norm1[l], eps)
     u, c["wqkv"] = op.linear_forward(h, p.wqkv[l])                      # (N, (H+2G)K)
     if places is not None:                          # each row so far depends on its token alone
@@ -54,8 +63,6 @@ def block_forward(p, l, x, cis, places, rows, config):
     k, c["rope_k"] = op.rope_forward(k, cis)
 
     # Attention brings in the past.
-    softmax = config.attention == "softmax"
-    attend = op.attention_forward if softmax else op.linear_attention_forward
     y, c["attention"] = attend(q, k, v)                                 # (B, T, H, K)
     c["shape"] = y.shape
     y = y.reshape(len(x), -1)                                           # (N, HK)
@@ -70,8 +77,8 @@ def block_forward(p, l, x, cis, places, rows, config):
         h, c["norm2"] = op.rmsnorm_forward(x, p.norm2[l], eps)
         gate, c["w1"] = op.linear_forward(h, w1)                        # (N, F)
         up, c["w3"] = op.linear_forward(h, w3)
-        h, c["swiglu"] = op.swiglu_forward(gate, up)
-        o, c["w2"] = op.linear_forward(h, p.w2[l])                      # (N, D)
+        f, c["swiglu"] = op.swiglu_forward(gate, up)
+        o, c["w2"] = op.linear_forward(f, p.w2[l])                      # (N, D)
         x = x + o
     return x, c
 
@@ -81,11 +88,12 @@ def block_backward(g, l, dx, config, c):
 
     dx of block_forward's result -> dx of its x.  Where x went two ways, its gradients add.
     """
-    op = ops_of(config)
+    op, (_, attend_backward) = ops_of(config), attention_of(config)
+
     if config.ffn_dim:
-        dw1, dw3 = halves(g.w13[l])
-        dh, g.w2[l] = op.linear_backward(dx, c["w2"])                   # (N, F)
-        dgate, dup = op.swiglu_backward(dh, c["swiglu"])
+        dw1, dw3 = halves(g.w13[l])                                     # views, to be assigned to
+        df, g.w2[l] = op.linear_backward(dx, c["w2"])                   # (N, F)
+        dgate, dup = op.swiglu_backward(df, c["swiglu"])
         dh_up, dw3[:] = op.linear_backward(dup, c["w3"])                # (N, D)
         dh_gate, dw1[:] = op.linear_backward(dgate, c["w1"])
         dx_norm, g.norm2[l] = op.rmsnorm_backward(dh_gate + dh_up, c["norm2"])
@@ -96,9 +104,7 @@ def block_backward(g, l, dx, config, c):
         dy = op.rows_backward(dy, c["rows_y"])                          # (N, HK)
         dx = op.rows_backward(dx, c["rows_x"])                          # (N, D)
     dy = dy.reshape(c["shape"])                                         # (B, T, H, K)
-    softmax = config.attention == "softmax"
-    attend = op.attention_backward if softmax else op.linear_attention_backward
-    dq, dk, dv = attend(dy, c["attention"])
+    dq, dk, dv = attend_backward(dy, c["attention"])
 
     dk = op.rope_backward(dk, c["rope_k"])
     dq = op.rope_backward(dq, c["rope_q"])

@@ -110,8 +110,8 @@ def rope_forward(x, cis):
 
     x (B, T, H, K), cis (B, T, 1, K/2) -> y (B, T, H, K).      Su et al. 2021, arXiv:2104.09864
 
-    A query at position s and a key at t then meet by s - t only: the dot product of two pairs is
-    Re(q * cis(s) * conj(k * cis(t))) = Re(q * conj(k) * cis(s - t)).
+    The dot product of a query at position s and a key at t then depends on s - t alone: each pair
+    of channels adds Re(q * cis(s) * conj(k * cis(t))) = Re(q * conj(k) * cis(s - t)).
     """
     pairs = x.view(cis.dtype)                           # (B, T, H, K/2)
     return (pairs * cis).view(x.dtype), cis
