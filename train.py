@@ -69,8 +69,7 @@ def train_step(run, workers):
     norm = clip(g.flat, c.clip)
     if np.isfinite(loss + norm):
         lr = learning_rate(step, c.steps, c.lr, c.warmup, c.lr_floor)
-        workers.by_piece(lambda *pieces: adamw(*pieces, step, lr, c.beta1, c.beta2),
-                         run.p.flat, g.flat, run.m.flat, run.v.flat, run.decay)
+        adamw(run.p.flat, g.flat, run.m.flat, run.v.flat, run.decay, step, lr, c.beta1, c.beta2)
 
     # one number that is not finite makes the squared norm of all weights not finite
     if not np.isfinite(loss + norm + np.dot(run.p.flat, run.p.flat)):

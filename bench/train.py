@@ -84,8 +84,7 @@ def minitron(shape, weights, inputs, targets):
     def step():
         loss, _, g = workers.gradient(p, inputs, targets)
         t = next(steps)
-        workers.by_piece(lambda *pieces: adamw(*pieces, t, peers.LR, peers.BETA1, peers.BETA2),
-                         p.flat, g.flat, m.flat, v.flat, decay)
+        adamw(p.flat, g.flat, m.flat, v.flat, decay, t, peers.LR, peers.BETA1, peers.BETA2)
         return loss
 
     return step

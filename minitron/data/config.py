@@ -12,7 +12,7 @@ from ..base.errors import MinitronError
 from ..model.config import ModelConfig, check_number, flag, or_default
 from . import tasks
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 POSITIONS = ("plain", "random", "coupled")
 
 

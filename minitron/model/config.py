@@ -33,6 +33,7 @@ class ModelConfig:
     qk_norm: bool = flag(True, "normalise queries and keys")
     tied: bool = flag(True, "one tensor for the embedding and the head")
     attention: str = flag("softmax", "softmax, or linear, which is attention without it")
+    plain: bool = flag(False, "train with the ops as ops.py states them, without fast.py's drop-ins")
     vocab: int | None = flag(None, None)        # the task's
 
     def resolve(self):

@@ -1,86 +1,49 @@
-"""Every operation of the model, each as a pair: forward, and beside it the gradient written out by hand.
+"""Every operation of the model as a pair: the forward, and below it the gradient, by hand.
 
-    y, c_op = op_forward(x, ...)        c_op is the cache: what the backward needs to know of the forward
-    dx, ... = op_backward(dy, c_op)     dx is the gradient of the loss by x; dy, the gradient by y, comes in
+    y, c_op = op_forward(x, ...)        c_op, the cache, keeps the values that op_backward needs
+    dx, ... = op_backward(dy, c_op)     dx is the gradient of the loss by x; dy, that by y, comes in
 
 Dimension key, used everywhere, in Python and in run.c:
 
     B batch   T time   D dim   H heads   G key/value heads   K head width   F feed-forward width
     L layers  V vocabulary     N = B*T rows                  M scored rows
 
-All ops are pure functions: nothing is stored on the side, and no input or cache is changed, so that a backward can be called
-twice.  No op names a dtype: float64 arrays go in for the gradient checks, float32 for training.  That is why a scale
-is written `* K**-0.5` and never `/ np.sqrt(K)`: the first is a Python float, which leaves float32 alone, the
-second a NumPy float64, which would turn a whole attention into float64.
+A backward's docstring derives it, line by line as the code computes it, by the chain rule
+dx_i = sum_j dy_j * dy_j/dx_i.  Alone, dx is dL/dx, the gradient of the loss; a fraction such as
+dr/dx is the derivative of one quantity by another.  [i = j] is 1 where i equals j, and 0 elsewhere.
 
-The residual stream is kept as N rows, not as (B, T, D): one large matrix product is faster than B small ones, and only
-attention has to know which row belongs to which sequence.
-
-Beside the matrix products, what costs time is going over memory.  Hence three habits; docs/speed.md has what each is worth, and
-tests/slow_ops.py has the ops without them, in the plainest form.
-1.  An array that an op has made itself it goes on changing in place.
-2.  NumPy goes over a slice, or repeats one number along a short row, at a third of the speed that it has on whole arrays.  Matrix
-    products do not mind slices, and a product with a matrix of zeros and ones sums or repeats faster than NumPy does.
-3.  The smaller of two factors is the one to be changed: a norm's gain goes into the weights, not into all the rows.
+Ops are pure functions: they change no argument and no cache, so a backward can be called twice.
+They name no dtype: float64 goes in for the gradient checks, float32 for training.  That is why
+a scale is a Python float, `* K**-0.5`; `/ np.sqrt(K)`, a float64, would make all that follows
+float64.  fast.py has drop-ins for the ops that take the most time; model.py puts all together.
 """
-from functools import lru_cache
-
 import numpy as np
-
-ONE_HOT = 256       # the largest vocabulary whose gradient is summed by a product with a one-hot matrix
-BLOCK = 64          # queries that attention treats at a time
-SAFE = 40           # exp of -SAFE to SAFE is far from both ends of float32
-
-
-def shared(make):
-    """Keep what `make` returns, by its arguments, and hand out the same array, read-only."""
-    @lru_cache(maxsize=64)
-    def made(*arguments):
-        array = make(*arguments)
-        array.flags.writeable = False
-        return array
-    return made
-
-
-@shared
-def ones(size, dtype):
-    """(size,) of 1.  x @ ones sums the rows of x, at two to six times the speed of x.sum(axis=-1)."""
-    return np.ones(size, dtype)
-
-
-@shared
-def repeat(heads, width, dtype):
-    """(H, HK) of 0 and 1.  x (N, H) @ repeat writes each head's number K times; x (N, HK) @ repeat.T sums each head."""
-    return np.kron(np.eye(heads, dtype=dtype), np.ones((1, width), dtype))
-
-
-@shared
-def past(start, stop, dtype):
-    """(stop - start, stop) of 1 where a query of start..stop-1 (row) may look, at itself and the past, and 0 where not."""
-    return np.tril(np.ones((stop, stop), dtype))[start:].copy()
 
 
 def embedding_forward(tokens, w):
     """x = w[tokens]      tokens (N,), w (V, D) -> x (N, D)"""
-    return w.take(tokens, axis=0), (tokens, len(w))
+    return w[tokens], (tokens, len(w))
 
 
 def embedding_backward(dx, c_embedding):
-    """dx (N, D) -> dw (V, D): a row of w gets the sum of dx over all places where its token stands.
-
-    The one-hot matrix of the tokens does that in a product, 2NVD FLOPs that are cheap while V is small.  Where it is not, sorting
-    the places by token makes each sum one contiguous run, which reduceat adds up.  np.add.at is several times slower than both.
-    """
-    tokens, vocab = c_embedding
-    if vocab <= ONE_HOT:
-        one_hot = np.zeros((vocab, len(tokens)), dx.dtype)
-        one_hot[tokens, np.arange(len(tokens))] = 1
-        return one_hot @ dx
-    order = np.argsort(tokens, kind="stable")
-    seen, starts = np.unique(tokens[order], return_index=True)
-    dw = np.zeros((vocab, dx.shape[1]), dx.dtype)
-    dw[seen] = np.add.reduceat(dx[order], starts, axis=0)
+    """dw_v = sum of dx_n over the rows n whose token is v      dx (N, D) -> dw (V, D)"""
+    tokens, V = c_embedding
+    dw = np.zeros((V, dx.shape[1]), dx.dtype)
+    np.add.at(dw, tokens, dx)           # dw[tokens] += dx would count a repeated token once
     return dw
+
+
+def rows_forward(x, rows):
+    """y = x[rows]      x (N, D), rows (M,), none of them twice -> y (M, D)"""
+    return x[rows], (rows, len(x))
+
+
+def rows_backward(dy, c_rows):
+    """dx = dy at these rows, and 0 at the others, which y does not have      (M, D) -> (N, D)"""
+    rows, N = c_rows
+    dx = np.zeros((N, dy.shape[1]), dy.dtype)
+    dx[rows] = dy
+    return dx
 
 
 def linear_forward(x, w):
@@ -92,313 +55,211 @@ def linear_forward(x, w):
 
 
 def linear_backward(dy, c_linear):
-    """dy (N, O) -> dx (N, I), dw (O, I)
+    """y_no = sum_i x_ni * w_oi      =>  dx_ni = sum_o dy_no * w_oi
+                                     =>  dw_oi = sum_n dy_no * x_ni
 
-    From dL = sum(dy * (dx @ w.T + x @ dw.T)): each factor's gradient is dy times the other factor.
+    dy (N, O) -> dx (N, I), dw (O, I)
     """
     x, w = c_linear
-    return dy @ w, dy.T @ x
+    dx = dy @ w
+    dw = dy.T @ x
+    return dx, dw
 
 
-def norm_linear_forward(x, gain, w, eps):
-    """y = (gain * n) @ w.T with n = x / sqrt(mean(x^2) + eps)      x (N, D), gain (D,), w (O, D) -> y (N, O)
+def rmsnorm_forward(x, gain, eps):
+    """y = gain * n,  n = x * r,  r = (mean(x^2) + eps)^-0.5
 
-    RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467) and the linear map behind it in one, so that the gain can be multiplied
-    into w.  w may also be a stack of matrices (S, O, D); y is then (S, N, O).
+    x (..., D), gain (D,) -> y (..., D).  Of heads, x (B, T, H, K), it keeps the products of queries
+    and keys from growing without bound.
+    Zhang & Sennrich 2019, arXiv:1910.07467; of heads: Henry et al. 2020, arXiv:2010.04245
     """
-    mean = (x * x) @ ones(x.shape[1], x.dtype) * (1 / x.shape[1])
-    r = 1 / np.sqrt(mean + eps)
-    n = x * r[:, None]
-    scaled = w * gain
-    return n @ scaled.swapaxes(-1, -2), (n, r, gain, w, scaled)
-
-
-def norm_linear_backward(dy, c_norm_linear):
-    """dy (N, O) or (S, N, O) -> dx (N, D), dgain (D,), dw of w's shape
-
-    dx = r * (dn - n * mean(dn * n)).  The second term is dr/dx = -r^3 * x / D at work.  Scaling x leaves n alone (but for
-    eps), so the part of dn along n goes.
-    """
-    n, r, gain, w, scaled = c_norm_linear
-    D = len(gain)
-    dn = dy @ scaled
-    if dy.ndim == 3:
-        dn = dn.sum(axis=0)
-    along = (dn * n) @ ones(D, dy.dtype) * (-1 / D)
-    dn += n * along[:, None]
-    dn *= r[:, None]
-    dscaled = dy.swapaxes(-1, -2) @ n
-    dgain = np.einsum("od,od->d", dscaled.reshape(-1, D), w.reshape(-1, D))
-    dscaled *= gain
-    return dn, dgain, dscaled
-
-
-def head_norm_forward(x, gain, eps):
-    """y = gain * x / sqrt(mean(x^2) + eps), the mean over each head      x (..., HK), gain (K,) -> y (..., HK)
-
-    For queries and keys (Henry et al. 2020, arXiv:2010.04245): their products then cannot grow without bound.
-    """
-    K = len(gain)
-    spread = repeat(x.shape[-1] // K, K, x.dtype)
-    x = np.ascontiguousarray(x)
-    r = 1 / np.sqrt((x * x) @ spread.T * (1 / K) + eps)
-    r = r @ spread
+    r = (np.mean(x * x, axis=-1, keepdims=True) + eps) ** -0.5      # (..., 1)
     n = x * r
-    return n * np.tile(gain, len(spread)), (n, r, gain)
+    return gain * n, (n, r, gain)
 
 
-def head_norm_backward(dy, c_head_norm):
-    """dy (..., HK) -> dx (..., HK), dgain (K,).      As in norm_linear_backward, with dn = gain * dy."""
-    n, r, gain = c_head_norm
-    K = len(gain)
-    spread, gains = repeat(n.shape[-1] // K, K, n.dtype), np.tile(gain, n.shape[-1] // K)
-    product = dy * n
-    dgain = np.sum(product.reshape(-1, K), axis=0)
-    along = product @ (spread * gains).T * (-1 / K)
-    dx = np.multiply(n, along @ spread, out=product)
-    dx += dy * gains
-    dx *= r
+def rmsnorm_backward(dy, c_rmsnorm):
+    """y = gain * n                  =>  dn = gain * dy,  dgain = sum over rows of dy * n
+    r = (mean(x^2) + eps)^-0.5    =>  dr/dx_i = -r^3 * x_i / D = -r^2 * n_i / D
+    n = x * r                     =>  dx_i = r * dn_i + sum_j(dn_j * x_j) * dr/dx_i
+                                           = r * (dn_i - n_i * mean(dn * n))
+
+    dy (..., D) -> dx (..., D), dgain (D,).  Longer x, same n: the part of dn along n is taken out.
+    """
+    n, r, gain = c_rmsnorm
+    dn = gain * dy
+    dgain = np.sum((dy * n).reshape(-1, len(gain)), axis=0)
+    dx = r * (dn - n * np.mean(dn * n, axis=-1, keepdims=True))
     return dx, dgain
 
 
 def rope_table(positions, head_dim, theta, dtype):
-    """cis = exp(i * position * theta^(-2j/K)) for j = 0..K/2-1, or 1 where theta is 0.      positions (B, T) -> (B, T, K/2)
+    """cis_j = exp(i * position * theta^(-2j/K)), or 1 where theta is 0      (B, T) -> (B, T, K/2)
 
-    Slow pairs (large j) tell far positions apart, fast ones near ones.  Computed in float64, as run.c does.
+    Fast pairs (small j) tell near positions apart, slow ones far ones.  Angles are float64, as in
+    run.c: at position 10^6 a float32 would be off by 0.03.
     """
-    frequencies = theta ** (-np.arange(0, head_dim, 2) / head_dim) if theta else np.zeros(head_dim // 2)
-    return np.exp(1j * positions[..., None] * frequencies).astype(np.result_type(dtype, np.complex64))
+    exponents = np.arange(0, head_dim, 2) / head_dim
+    frequencies = theta**-exponents if theta else 0 * exponents
+    cis = np.exp(1j * positions[..., None] * frequencies)
+    return cis.astype(np.result_type(dtype, np.complex64))
 
 
 def rope_forward(x, cis):
-    """Rotary positions: channels (2j, 2j+1) of x are one complex number, and it is turned by cis[j].
+    """y_j = x_j * cis_j, where channels 2j and 2j+1 of x are one complex number, x_j
 
-    x (B, T, HK), cis (B, T, HK/2): a head's table once for each head -> y (B, T, HK).      Su et al. 2021, arXiv:2104.09864
+    x (B, T, H, K), cis (B, T, 1, K/2) -> y (B, T, H, K).      Su et al. 2021, arXiv:2104.09864
 
-    The product of a query at position s and a key at position t then depends on s - t only.  A table may carry a scale as well:
-    that of the queries has softmax's 1/sqrt(K) in it.
+    The dot product of a query at position s and a key at t then depends on s - t alone: each pair
+    of channels adds Re(q * cis(s) * conj(k * cis(t))) = Re(q * conj(k) * cis(s - t)).
     """
-    return np.multiply(x.view(cis.dtype), cis).view(x.dtype), cis
+    pairs = x.view(cis.dtype)                           # (B, T, H, K/2)
+    return (pairs * cis).view(x.dtype), cis
 
 
 def rope_backward(dy, c_rope):
-    """dy (B, T, HK) -> dx (B, T, HK).   A rotation's transpose turns back: the same product with the conjugate."""
-    return rope_forward(dy, c_rope.conj())[0]
+    """A rotation's transpose is its inverse, the rotation by the conjugate.      dy -> dx, as x"""
+    cis = c_rope
+    return rope_forward(dy, cis.conj())[0]
 
 
 def by_head(x, groups):
-    """x (B, T, H, K) -> its view (B, G, H/G, T, K)
+    """x (B, T, H, K) -> a view (B, G, R, T, K): the R = H/G heads of a group are side by side
 
-    The queries of all heads that share a key/value head stand together.  Grouped-query attention (Ainslie et al. 2023,
-    arXiv:2305.13245) then is ordinary attention, in which keys and values have a 1 in place of H/G.
+    Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245): the R query heads of a group
+    share one key/value head.  So queries have R, keys and values 1, and products broadcast.
     """
     B, T, H, K = x.shape
     return x.reshape(B, T, groups, H // groups, K).transpose(0, 2, 3, 1, 4)
 
 
-def query_blocks(time):
-    """(start, stop) of blocks of equal size, at most BLOCK, that cover 0..T-1; all in one where T has no fitting divisor."""
-    size = next((size for size in range(BLOCK, BLOCK // 4, -1) if time % size == 0), time)
-    return [(start, start + size) for start in range(0, time, size)]
+def by_time(x):
+    """by_head's inverse      x (B, G, R, T, K) -> (B, T, H, K)"""
+    B, G, R, T, K = x.shape
+    return x.transpose(0, 3, 1, 2, 4).reshape(B, T, G * R, K)
 
 
-def transposed(x, more=0):
-    """A copy (..., K + more, T) of x (..., T, K), `more` rows left open.
+def transpose(x):
+    """x (..., T, K) -> a view (..., K, T)"""
+    return x.swapaxes(-1, -2)
 
-    BLAS's small products take up to twice as long where the second factor is a transposed view.  The copy goes block by block:
-    rows a power of two apart share a few lines of the cache, and 256 of them push each other out.
+
+def causal_softmax(s):
+    """a = e / sum(e),  e = exp(s), over the past      s (..., S, T), the last S of T queries -> a
+
+    Each row is shifted so that its largest score is 0: a is the same, and exp cannot overflow.
     """
-    *batch, T, K = x.shape
-    out = np.empty((*batch, K + more, T), x.dtype)
-    for start, stop in query_blocks(T):
-        out[..., :K, start:stop] = x[..., start:stop, :].swapaxes(-1, -2)
-    return out
-
-
-def is_safe(s):
-    """Whether softmax of s needs no shift.  False where there is a NaN, which then stays one.
-
-    exp overflows above 88 in float32, and a row below -87 would all become 0.  Softmax guards against both by subtracting each
-    row's maximum, which takes ten times as long as finding out, in two quick passes, that there is nothing to guard against.
-    """
-    return s.size == 0 or -SAFE < s.min() and s.max() < SAFE
-
-
-def exp_of_past(s, start, stop):
-    """exp(s) over the past, 0 over the future, in place; each row is scaled alike, which softmax does not notice.
-
-    s (..., stop - start, stop)
-    """
-    mask = past(start, stop, s.dtype)
-    if not is_safe(s):
-        s[..., mask == 0] = -np.inf
-        s -= s.max(axis=-1, keepdims=True)
-    np.exp(s, out=s)
-    s *= mask
-    return s
+    S, T = s.shape[-2:]
+    past = np.tri(S, T, T - S, dtype=bool)              # (S, T): query t sees keys 0..t
+    scores = np.where(past, s, -np.inf)
+    e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
 
 
 def attention_forward(q, k, v):
-    """y = softmax(q @ k.T) @ v, over the past only.      q (B, T, H, K), k, v (B, T, G, K) -> y (B, T, H, K)
+    """y = a @ v,  a = softmax(s),  s = q @ k.T / sqrt(K), each query over itself and the past
 
-    The only op that moves anything from one time to another.      Vaswani et al. 2017, arXiv:1706.03762
+    q (B, T, H, K), k, v (B, T, G, K) -> y (B, T, H, K).      Vaswani et al. 2017, arXiv:1706.03762
 
-    softmax is e / total with e = exp(q @ k.T).  The division is done on y, which is smaller than e.  A block of queries does
-    not look past its own end, so most of what the mask would hide is not even computed.
+    The only op that moves anything from one time to another.
     """
-    B, T, H, K = q.shape
-    G = k.shape[2]
-    queries, keys_t, values = by_head(q, G), transposed(by_head(k, G)), by_head(v, G)
-    y, total = np.empty(q.shape, q.dtype), np.empty((B, T, H), q.dtype)
-    outputs, totals = by_head(y, G), by_head(total[..., None], G)
-    exps = []
-    for start, stop in query_blocks(T):
-        e = exp_of_past(queries[..., start:stop, :] @ keys_t[..., :stop], start, stop)
-        np.matmul(e, values[..., :stop, :], out=outputs[..., start:stop, :])
-        totals[..., start:stop, 0] = (e.reshape(-1, stop) @ ones(stop, q.dtype)).reshape(e.shape[:-1])
-        exps.append(e)
-    inverse = 1 / total
-    y *= (inverse @ repeat(H, K, q.dtype)).reshape(y.shape)
-    return y, (q, k, v, y, exps, inverse)
+    K, groups = k.shape[-1], k.shape[2]
+    queries, keys, values = (by_head(x, groups) for x in (q, k, v))     # (B, G, R or 1, T, K)
+    s = queries @ transpose(keys) * K**-0.5                             # (B, G, R, T, T)
+    a = causal_softmax(s)                                               # rows add up to 1
+    y = a @ values                                                      # (B, G, R, T, K)
+    return by_time(y), (queries, keys, values, a)
 
 
 def attention_backward(dy, c_attention):
-    """dy (B, T, H, K) -> dq (B, T, H, K), dk, dv (B, T, G, K)
+    """y = a @ v                =>  da = dy @ v.T,  dv = a.T @ dy
+    a = exp(s) / sum(exp(s))    =>  da_j/ds_i = a_j * ([i = j] - a_i)
+                                =>  ds_i = sum_j da_j * da_j/ds_i = a_i * (da_i - sum_j da_j * a_j)
+    s = q @ k.T / sqrt(K)       =>  dq = ds @ k / sqrt(K),  dk = ds.T @ q / sqrt(K)
 
-    With a = e / total, y = a @ v is linear in both:  dv = a.T @ dy,  da = dy @ v.T.
-    Softmax:  ds = a * (da - sum(da * a)), and that sum over T is sum(dy * y) over K, since y = a @ v.
-    s = q @ k.T is linear in both again.  Where the mask was, e is 0, and so is ds.
-
-    Dividing dy once leaves e in place of a:  ds = e * (dy/total @ v.T - sum(dy * y)/total).  The difference costs no pass of its
-    own, since it is one product: [dy/total, -sum(dy * y)/total] @ [v, 1].T.
+    dy (B, T, H, K) -> dq (B, T, H, K), dk, dv (B, T, G, K).  The future has a = 0, hence ds = 0.
     """
-    q, k, v, y, exps, inverse = c_attention
-    (B, T, H, K), G = q.shape, k.shape[2]
-    spread = repeat(H, K, q.dtype)
-    row_sums = (dy * y).reshape(B, T, H * K) @ spread.T
-    row_sums *= -inverse
-    left = np.empty((B, G, H // G, T, K + 1), q.dtype)
-    left[..., :K] = by_head(dy * (inverse @ spread).reshape(dy.shape), G)
-    left[..., K:] = by_head(row_sums[..., None], G)
-    right = transposed(by_head(v, G), more=1)
-    right[..., K, :] = 1
-    queries, keys, dq = by_head(q, G), by_head(k, G), np.empty(q.shape, q.dtype)
-    dk, dv = empty_by_block(k.shape, k.dtype), empty_by_block(v.shape, v.dtype)
-    for (start, stop), e in zip(reversed(query_blocks(T)), reversed(exps)):
-        ds = left[..., start:stop, :] @ right[..., :stop]
-        ds *= e
-        np.matmul(ds, keys[..., :stop, :], out=by_head(dq, G)[..., start:stop, :])
-        add_product(dk, ds, queries[..., start:stop, :])
-        add_product(dv, e, left[..., start:stop, :K])
-    return dq, join_blocks(dk), join_blocks(dv)
-
-
-def empty_by_block(shape, dtype):
-    """Room for (B, T, G, K) numbers as (J, B, G, S, K), the J blocks of queries in front: some blocks are one piece of memory."""
-    B, T, G, K = shape
-    J = len(query_blocks(T))
-    if J == 1:
-        return np.empty(shape, dtype).transpose(0, 2, 1, 3)[None]       # nothing to move in the end
-    return np.empty((J, B, G, T // J, K), dtype)
-
-
-def add_product(total, s, x):
-    """total = s.T @ x, summed over the heads that share, where s has all keys, as in the first call; and += where it has less.
-
-    s (B, G, H/G, S, T'), x (B, G, H/G, S, K), total (J, B, G, S, K), of which the blocks that make T' change
-    """
-    J, B, G, S, K = total.shape
-    s = np.moveaxis(s.reshape(*s.shape[:-1], -1, S), 4, 0).swapaxes(-1, -2)
-    if len(s) == J and s.shape[3] == 1:
-        np.matmul(s[:, :, :, 0], x[:, :, 0], out=total)
-        return
-    product = s @ x
-    product = product.sum(axis=3) if s.shape[3] > 1 else product[:, :, :, 0]
-    if len(s) == J:
-        total[...] = product
-    else:
-        total[:len(s)] += product
-
-
-def join_blocks(x):
-    """x (J, B, G, S, K) -> (B, J * S, G, K)"""
-    J, B, G, S, K = x.shape
-    return x.transpose(1, 0, 3, 2, 4).reshape(B, J * S, G, K)
+    queries, keys, values, a = c_attention
+    K, groups = keys.shape[-1], keys.shape[1]
+    dout = by_head(dy, groups)                                          # (B, G, R, T, K)
+    da = dout @ transpose(values)                                       # (B, G, R, T, T)
+    ds = a * (da - np.sum(da * a, axis=-1, keepdims=True)) * K**-0.5
+    dq = ds @ keys                                                      # (B, G, R, T, K)
+    dk = (transpose(ds) @ queries).sum(axis=2, keepdims=True)           # R queries used this key:
+    dv = (transpose(a) @ dout).sum(axis=2, keepdims=True)               # their gradients add
+    return by_time(dq), by_time(dk), by_time(dv)
 
 
 def linear_attention_forward(q, k, v):
-    """y = tril(q @ k.T) @ v: attention with its softmax left out.      Shapes as in attention_forward.
+    """y = a @ v,  a = tril(q @ k.T) / sqrt(K): attention without its softmax      shapes as there
 
-    Then y_t = q_t @ S_t, with S_t the sum of the outer products k_s v_s^T so far: all it can remember is one K x K matrix a
-    key/value head, however long the sequence.
-
+    y_t = q_t @ S_t / sqrt(K), where S_t is the sum of the outer products k_s v_s^T so far: however
+    long the sequence, it can remember one K x K matrix per key/value head.
     Katharopoulos et al. 2020, arXiv:2006.16236 (here without feature map and divisor)
     """
-    T, G = q.shape[1], k.shape[2]
-    s = by_head(q, G) @ by_head(k, G).swapaxes(-1, -2)
-    s *= past(0, T, q.dtype)
-    y = np.empty(q.shape, q.dtype)
-    np.matmul(s, by_head(v, G), out=by_head(y, G))
-    return y, (q, k, v, s)
+    K, groups = k.shape[-1], k.shape[2]
+    queries, keys, values = (by_head(x, groups) for x in (q, k, v))     # (B, G, R or 1, T, K)
+    a = np.tril(queries @ transpose(keys)) * K**-0.5                    # (B, G, R, T, T)
+    return by_time(a @ values), (queries, keys, values, a)
 
 
 def linear_attention_backward(dy, c_linear_attention):
-    """dy (B, T, H, K) -> dq (B, T, H, K), dk, dv (B, T, G, K).      Three linear maps: ds = tril(dy @ v.T), no softmax."""
-    q, k, v, s = c_linear_attention
-    T, G = q.shape[1], k.shape[2]
-    ds = by_head(dy, G) @ by_head(v, G).swapaxes(-1, -2)
-    ds *= past(0, T, q.dtype)
-    dq = np.empty(q.shape, q.dtype)
-    np.matmul(ds, by_head(k, G), out=by_head(dq, G))
-    dk = (ds.swapaxes(-1, -2) @ by_head(q, G)).sum(axis=2)
-    dv = (s.swapaxes(-1, -2) @ by_head(dy, G)).sum(axis=2)
-    return dq, dk.swapaxes(1, 2), dv.swapaxes(1, 2)
-
-
-def swiglu_forward(u):
-    """y = silu(gate) * up, silu(z) = z / (1 + exp(-z))      u (2, N, F) = [gate, up] -> y (N, F)
-
-    Shazeer 2020, arXiv:2002.05202.   The sigmoid is written with tanh, which cannot overflow and takes half the time of exp.
+    """y = a @ v                        =>  da = dy @ v.T,  dv = a.T @ dy
+    a = tril(s) / sqrt(K), s = q @ k.T  =>  ds = tril(da) / sqrt(K),  dq = ds @ k,  dk = ds.T @ q
     """
-    gate, up = u
-    s = np.tanh(0.5 * gate)
-    s *= 0.5
-    s += 0.5
-    y = gate * s
-    y *= up
-    return y, (gate, up, s)
+    queries, keys, values, a = c_linear_attention
+    K, groups = keys.shape[-1], keys.shape[1]
+    dout = by_head(dy, groups)                                          # (B, G, R, T, K)
+    ds = np.tril(dout @ transpose(values)) * K**-0.5                    # (B, G, R, T, T)
+    dq = ds @ keys
+    dk = (transpose(ds) @ queries).sum(axis=2, keepdims=True)
+    dv = (transpose(a) @ dout).sum(axis=2, keepdims=True)
+    return by_time(dq), by_time(dk), by_time(dv)
+
+
+def sigmoid(z):
+    """1 / (1 + exp(-z)), written with tanh, which cannot overflow"""
+    return 0.5 * np.tanh(0.5 * z) + 0.5
+
+
+def swiglu_forward(gate, up):
+    """y = silu(gate) * up,  silu(z) = z * sigmoid(z)      gate, up (N, F) -> y (N, F)
+
+    Shazeer 2020, arXiv:2002.05202
+    """
+    s = sigmoid(gate)
+    return gate * s * up, (gate, up, s)
 
 
 def swiglu_backward(dy, c_swiglu):
-    """dy (N, F) -> du (2, N, F)
+    """y = silu(gate) * up      =>  dup = dy * silu(gate),  dgate = dy * up * silu'(gate)
+    s' = s * (1 - s)            =>  silu'(z) = s + z * s' = s + silu(z) * (1 - s)
 
-    silu(z) = z*s with s' = s*(1 - s), so silu'(z) = s + silu(z) * (1 - s).  With dup = dy * silu at hand,
-    dgate = dy * up * silu' = ((dy - dup) * s + dup) * up, which takes fewer passes.
+    dy (N, F) -> dgate, dup (N, F)
     """
     gate, up, s = c_swiglu
-    du = np.empty((2, *dy.shape), dy.dtype)
-    dgate, dup = du
-    np.multiply(gate, s, out=dup)
-    dup *= dy
-    np.subtract(dy, dup, out=dgate)
-    dgate *= s
-    dgate += dup
-    dgate *= up
-    return du
+    silu = gate * s
+    dup = dy * silu
+    dgate = dy * up * (s + silu * (1 - s))
+    return dgate, dup
 
 
 def cross_entropy_forward(logits, targets):
-    """loss = sum over rows of -log softmax(logits)[target], in nats      logits (M, V), targets (M,) -> loss ()"""
-    z = logits if is_safe(logits) else logits - logits.max(axis=-1, keepdims=True)
-    e = np.exp(z)
-    total = e @ ones(z.shape[1], z.dtype)
-    loss = np.sum(np.log(total)) - np.sum(z[np.arange(len(z)), targets])
-    return loss, (e, total, targets)
+    """loss = sum over rows of -log p[target],  p = softmax(logits), in nats
+
+    logits (M, V), targets (M,) -> loss ()
+    """
+    z = logits - logits.max(axis=-1, keepdims=True)     # p is the same, and exp cannot overflow
+    log_p = z - np.log(np.sum(np.exp(z), axis=-1, keepdims=True))
+    return -np.sum(log_p[np.arange(len(targets)), targets]), (log_p, targets)
 
 
 def cross_entropy_backward(dloss, c_cross_entropy):
-    """dloss () -> dlogits (M, V).      d(log sum exp)/dz is the softmax, and -z[target] gives -1 at the target."""
-    e, total, targets = c_cross_entropy
-    dlogits = e * (dloss / total)[:, None]
-    dlogits[np.arange(len(e)), targets] -= dloss
-    return dlogits
+    """-log p_t = log(sum_j exp(z_j)) - z_t      =>  dlogits_i = dloss * (p_i - [i = t])
+
+    since d log(sum_j exp(z_j)) / dz_i = exp(z_i) / sum_j exp(z_j) = p_i.    dloss () -> (M, V)
+    """
+    log_p, targets = c_cross_entropy
+    p = np.exp(log_p)
+    one_hot = np.eye(p.shape[1], dtype=p.dtype)[targets]
+    return dloss * (p - one_hot)

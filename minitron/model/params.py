@@ -1,7 +1,7 @@
 """All tensors of a model in one flat buffer, with a named view onto each.
 
-Weights, their gradients and both AdamW moments are four Params of the same shapes: the optimizer sees four vectors, the
-model sees names, and the model file holds the weights' vector as it is.
+Weights, their gradients and both AdamW moments are four Params of the same shapes: the optimizer
+sees four vectors, the model sees names, and the model file holds the weights' vector as it is.
 """
 import math
 
@@ -13,7 +13,7 @@ ALIGN = 16      # floats; every tensor starts on a 64-byte line, in memory and i
 
 
 def shapes(config):
-    """Tensor name -> shape, in file order.  A matrix is (out, in): y = x @ w.T.  run.c reads the same order."""
+    """Tensor name -> shape, in the file's order.  A matrix is (out, in): y = x @ w.T."""
     c = config
     q_width, kv_width = c.heads * c.head_dim, c.kv_heads * c.head_dim
     tensors = {
@@ -48,8 +48,8 @@ def flat_size(shapes):
 class Params:
     """One flat vector and its views: p.wo[l] is layer l's output matrix.
 
-    Write through a view (p.wo[l] = w); assigning the attribute itself (p.wo = w) would cut it loose from the vector.
-    The gaps that ALIGN leaves between tensors hold zeros and stay zero.
+    Write through a view (p.wo[l] = w); assigning the attribute itself (p.wo = w) would cut it loose
+    from the vector.  The gaps that ALIGN leaves between tensors hold zeros and stay zero.
     """
 
     def __init__(self, config, dtype=np.float32):
@@ -75,15 +75,17 @@ class Params:
             if not np.isfinite(tensor).all():
                 if name.startswith(("norm_f", "embed", "head")):
                     return name
-                return f"{name}[{next(l for l, part in enumerate(tensor) if not np.isfinite(part).all())}]"
+                layer = next(l for l, part in enumerate(tensor) if not np.isfinite(part).all())
+                return f"{name}[{layer}]"
         return None
 
 
 def init(config, dtype=np.float32):
     """Weights before training: norms 1, matrices uniform with standard deviation fan_in^-0.5.
 
-    wo and w2 write into the residual stream, 2L times in all; (2L)^-0.5 keeps its sum from growing with depth (Radford et
-    al. 2019).  Uniform and not normal, since a uniform needs no logarithm: the bits are the same on every machine.
+    wo and w2 write into the residual stream, 2L times in all; (2L)^-0.5 keeps its sum from growing
+    with depth (Radford et al. 2019).  Uniform, not normal, since that needs no logarithm: the bits
+    are the same on every machine.
     """
     p = Params(config, dtype)
     rng = Random(config.seed, INIT)
@@ -92,7 +94,7 @@ def init(config, dtype=np.float32):
             tensor[...] = 1
         else:
             variance = 1 / tensor.shape[-1] / (2 * config.layers if name in ("wo", "w2") else 1)
-            width = math.sqrt(3 * variance)                 # that of a uniform in -width..width is width^2 / 3
+            width = math.sqrt(3 * variance)         # a uniform in -width..width has width^2 / 3
             tensor[...] = (2 * rng.uniform(tensor.shape) - 1) * width
     return p
 

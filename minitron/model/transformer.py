@@ -1,194 +1,184 @@
-"""The transformer: token ids in, logits out, and the way back.
+"""The transformer: token ids in, logits out, and the gradient back.
 
-Llama-shaped (Touvron et al. 2023, arXiv:2302.13971): RMSNorm before each part, rotary positions, causal attention,
-SwiGLU, no biases.  block_backward is block_forward read from the bottom to the top.  The dimension key is in ops.py;
-run.c's forward does the same in C.
+Llama-shaped (Touvron et al. 2023, arXiv:2302.13971): RMSNorm before each part, rotary positions,
+causal attention, SwiGLU, no biases.  Each backward is its forward read from the bottom to the top.
+The dimension key is in ops.py; run.c's forward does the same in C.
 """
 import numpy as np
 
-from .ops import (
-    attention_backward,
-    attention_forward,
-    cross_entropy_backward,
-    cross_entropy_forward,
-    embedding_backward,
-    embedding_forward,
-    head_norm_backward,
-    head_norm_forward,
-    linear_attention_backward,
-    linear_attention_forward,
-    linear_backward,
-    linear_forward,
-    norm_linear_backward,
-    norm_linear_forward,
-    rope_backward,
-    rope_forward,
-    rope_table,
-    swiglu_backward,
-    swiglu_forward,
-)
-
-ATTENTION_FORWARD = {"softmax": attention_forward, "linear": linear_attention_forward}
-ATTENTION_BACKWARD = {"softmax": attention_backward, "linear": linear_attention_backward}
+from . import fast, ops
 
 
-def split_heads(u, config):
-    """Views of q, k and v in their fused product: u (N, (H+2G)K) -> q (N, HK), k, v (N, GK)"""
-    q_width, kv_width = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    return u[..., :q_width], u[..., q_width:q_width + kv_width], u[..., q_width + kv_width:]
+def ops_of(config):
+    """The ops as ops.py states them, or with the drop-ins of fast.py: the same numbers, faster."""
+    return ops if config.plain else fast
 
 
-def gate_and_up(w13):
-    """The two matrices in w13: (2F, D) -> (2, F, D), a view"""
-    return w13.reshape(2, -1, w13.shape[1])
+def attention_of(config):
+    """The forward and the backward of the attention that config names"""
+    op = ops_of(config)
+    if config.attention == "softmax":
+        return op.attention_forward, op.attention_backward
+    return op.linear_attention_forward, op.linear_attention_backward
 
 
-def rope_tables(config, positions, dtype):
-    """rope_forward's tables for q, which also scales by K^-0.5, and for k.      positions (B, T) -> (B, T, HK/2), (B, T, GK/2)"""
-    cis = rope_table(positions, config.head_dim, config.rope_theta, dtype)
-    return np.tile(cis * config.head_dim**-0.5, config.heads), np.tile(cis, config.kv_heads)
+def split_heads(u, time, config):
+    """Views of q, k and v in their joint product      u (N, (H+2G)K) -> (B, T, H or G, K) each"""
+    H, G, K = config.heads, config.kv_heads, config.head_dim
+    heads = u.reshape(-1, time, H + 2 * G, K)
+    return heads[:, :, :H], heads[:, :, H:H + G], heads[:, :, H + G:]
 
 
-def qkv_forward(p, l, x, config, tokens):
-    """Queries, keys and values of layer l, before positions.      x (N, D), tokens (N,) -> q (N, HK), k, v (N, GK)
+def join_heads(*gradients):
+    """split_heads' inverse      dq, dk, dv (B, T, H or G, K) -> du (N, (H+2G)K)"""
+    B, T = gradients[0].shape[:2]
+    return np.concatenate(gradients, axis=2).reshape(B * T, -1)
 
-    In the first layer x is the embedding, so they depend on the token alone: they are computed once for each token of the
-    vocabulary, and looked up as the embedding is.
+
+def halves(w13):
+    """Views of the two matrices in w13      (2F, D) -> (F, D) each"""
+    F = len(w13) // 2
+    return w13[:F], w13[F:]
+
+
+def block_forward(p, l, x, cis, places, rows, config):
+    """Layer l: x + attention(norm(x)), and to that its feed-forward(norm(x)).
+
+    x (N, D), or (V, D), a row per token, of which row n takes that of places[n];
+    cis (B or 1, T, 1, K/2); rows (M,) or None -> x (N, D), or (M, D): these rows alone
     """
-    look_up = l == 0 and config.vocab <= len(tokens)
-    u, c_norm_linear = norm_linear_forward(p.embed if look_up else x, p.norm1[l], p.wqkv[l], config.norm_eps)
-    q, k, v = split_heads(u, config)
-    c_q = c_k = None
+    op, (attend, _), eps, c = ops_of(config), attention_of(config), config.norm_eps, {}
+
+    # Queries, keys and values of each head, with their positions.
+    h, c["norm1"] = op.rmsnorm_forward(x, p.norm1[l], eps)
+    u, c["wqkv"] = op.linear_forward(h, p.wqkv[l])                      # (N, (H+2G)K)
+    if places is not None:                          # each row so far depends on its token alone
+        x, c["places_x"] = op.embedding_forward(places, x)              # (N, D)
+        u, c["places_u"] = op.embedding_forward(places, u)              # (N, (H+2G)K)
+    q, k, v = split_heads(u, cis.shape[1], config)                      # (B, T, H, K), (B, T, G, K)
     if config.qk_norm:
-        q, c_q = head_norm_forward(q, p.norm_q[l], config.norm_eps)
-        k, c_k = head_norm_forward(k, p.norm_k[l], config.norm_eps)
-    if look_up:
-        q, k, v = (h.take(tokens, axis=0) for h in (q, k, v))
-    return q, k, v, (c_norm_linear, c_q, c_k, (tokens, config.vocab) if look_up else None)
+        q, c["norm_q"] = op.rmsnorm_forward(q, p.norm_q[l], eps)
+        k, c["norm_k"] = op.rmsnorm_forward(k, p.norm_k[l], eps)
+    q, c["rope_q"] = op.rope_forward(q, cis)
+    k, c["rope_k"] = op.rope_forward(k, cis)
 
-
-def qkv_backward(g, l, dq, dk, dv, config, c_qkv):
-    """dq (N, HK), dk, dv (N, GK) -> dx (N, D), None; where they were looked up, None and the embedding's gradient (V, D)"""
-    c_norm_linear, c_q, c_k, c_embedding = c_qkv
-    if c_embedding is not None:
-        dq, dk, dv = split_heads(embedding_backward(np.concatenate([dq, dk, dv], axis=-1), c_embedding), config)
-    if config.qk_norm:
-        dq, g.norm_q[l] = head_norm_backward(dq, c_q)
-        dk, g.norm_k[l] = head_norm_backward(dk, c_k)
-    dx, g.norm1[l], g.wqkv[l] = norm_linear_backward(np.concatenate([dq, dk, dv], axis=-1), c_norm_linear)
-    return (dx, None) if c_embedding is None else (None, dx)
-
-
-def block_forward(p, l, x, config, cis, tokens, rows):
-    """Layer l: x plus what attention brings from the past, plus what the feed-forward makes of it.
-
-    x (N, D), cis: rope_tables, tokens (N,), rows: indices (M,) of those rows that are needed behind this layer, None for all
-    -> x (N, D) or (M, D)
-    """
-    c = {"rows": rows}
-    time = cis[0].shape[1]
-    q, k, v, c["qkv"] = qkv_forward(p, l, x, config, tokens)
-    q, k, v = (h.reshape(-1, time, h.shape[1]) for h in (q, k, v))
-    q, c["rope_q"] = rope_forward(q, cis[0])
-    k, c["rope_k"] = rope_forward(k, cis[1])
-    q, k, v = (h.reshape(-1, time, h.shape[2] // config.head_dim, config.head_dim) for h in (q, k, v))
-    y, c["attention"] = ATTENTION_FORWARD[config.attention](q, k, v)
+    # Attention brings in the past.
+    y, c["attention"] = attend(q, k, v)                                 # (B, T, H, K)
     c["shape"] = y.shape
-    y = y.reshape(len(x), -1)
-    if rows is not None:
-        x, y = x[rows], y[rows]
-    o, c["wo"] = linear_forward(y, p.wo[l])
-    o += x                                                  # x = x + o, without a third array
-    x = o
-    if config.ffn_dim:
-        u, c["w13"] = norm_linear_forward(x, p.norm2[l], gate_and_up(p.w13[l]), config.norm_eps)
-        h, c["swiglu"] = swiglu_forward(u)
-        o, c["w2"] = linear_forward(h, p.w2[l])
-        o += x
-        x = o
+    y = y.reshape(len(x), -1)                                           # (N, HK)
+    if rows is not None:                            # nothing after this looks at the other rows
+        x, c["rows_x"] = op.rows_forward(x, rows)                       # (M, D)
+        y, c["rows_y"] = op.rows_forward(y, rows)                       # (M, HK)
+    o, c["wo"] = op.linear_forward(y, p.wo[l])
+    x = x + o
+
+    if config.ffn_dim:                              # which looks at each row by itself
+        w1, w3 = halves(p.w13[l])                                       # (F, D) each
+        h, c["norm2"] = op.rmsnorm_forward(x, p.norm2[l], eps)
+        gate, c["w1"] = op.linear_forward(h, w1)                        # (N, F)
+        up, c["w3"] = op.linear_forward(h, w3)
+        f, c["swiglu"] = op.swiglu_forward(gate, up)
+        o, c["w2"] = op.linear_forward(f, p.w2[l])                      # (N, D)
+        x = x + o
     return x, c
 
 
 def block_backward(g, l, dx, config, c):
     """The lines of block_forward from the bottom up; writes layer l of the gradients g.
 
-    dx (N, D) or (M, D) -> dx (N, D), and the embedding's gradient by way of qkv_forward's table, or None
+    dx of block_forward's result -> dx of its x.  Where x went two ways, its gradients add.
     """
+    op, (_, attend_backward) = ops_of(config), attention_of(config)
+
     if config.ffn_dim:
-        dh, g.w2[l] = linear_backward(dx, c["w2"])
-        du = swiglu_backward(dh, c["swiglu"])
-        dr, g.norm2[l], gate_and_up(g.w13[l])[:] = norm_linear_backward(du, c["w13"])
-        dr += dx                                            # x went on unchanged and into the norm: both gradients add
-        dx = dr
-    dy, g.wo[l] = linear_backward(dx, c["wo"])
-    batch, time, *_ = c["shape"]
-    if c["rows"] is not None:
-        dx, dy = (scatter_rows(d, c["rows"], batch * time) for d in (dx, dy))
-    dq, dk, dv = ATTENTION_BACKWARD[config.attention](dy.reshape(c["shape"]), c["attention"])
-    dq, dk, dv = (d.reshape(batch, time, -1) for d in (dq, dk, dv))
-    dq = rope_backward(dq, c["rope_q"])
-    dk = rope_backward(dk, c["rope_k"])
-    dq, dk, dv = (d.reshape(batch * time, -1) for d in (dq, dk, dv))
-    dr, dembed = qkv_backward(g, l, dq, dk, dv, config, c["qkv"])
-    if dr is not None:
-        dr += dx
-        dx = dr
-    return dx, dembed
+        dw1, dw3 = halves(g.w13[l])                                     # views, to be assigned to
+        df, g.w2[l] = op.linear_backward(dx, c["w2"])                   # (N, F)
+        dgate, dup = op.swiglu_backward(df, c["swiglu"])
+        dh_up, dw3[:] = op.linear_backward(dup, c["w3"])                # (N, D)
+        dh_gate, dw1[:] = op.linear_backward(dgate, c["w1"])
+        dx_norm, g.norm2[l] = op.rmsnorm_backward(dh_gate + dh_up, c["norm2"])
+        dx = dx + dx_norm
 
+    dy, g.wo[l] = op.linear_backward(dx, c["wo"])
+    if "rows_y" in c:
+        dy = op.rows_backward(dy, c["rows_y"])                          # (N, HK)
+        dx = op.rows_backward(dx, c["rows_x"])                          # (N, D)
+    dy = dy.reshape(c["shape"])                                         # (B, T, H, K)
+    dq, dk, dv = attend_backward(dy, c["attention"])
 
-def scatter_rows(x, rows, size):
-    """(size, D) of zeros but for x (M, D) at `rows`: what x[rows] was taken from gets back the gradient of it"""
-    out = np.zeros((size, x.shape[1]), x.dtype)
-    out[rows] = x
-    return out
+    dk = op.rope_backward(dk, c["rope_k"])
+    dq = op.rope_backward(dq, c["rope_q"])
+    if config.qk_norm:
+        dk, g.norm_k[l] = op.rmsnorm_backward(dk, c["norm_k"])
+        dq, g.norm_q[l] = op.rmsnorm_backward(dq, c["norm_q"])
+    du = join_heads(dq, dk, dv)                                         # (N, (H+2G)K)
+    if "places_u" in c:
+        du = op.embedding_backward(du, c["places_u"])                   # (V, (H+2G)K)
+        dx = op.embedding_backward(dx, c["places_x"])                   # (V, D)
+    dh, g.wqkv[l] = op.linear_backward(du, c["wqkv"])
+    dx_norm, g.norm1[l] = op.rmsnorm_backward(dh, c["norm1"])
+    return dx + dx_norm
 
 
 def model_forward(p, config, tokens, rows, positions=None):
-    """Logits at the chosen rows only.  A row that is not scored needs no product with the whole vocabulary, and in the last
-    layer, behind attention, it is not needed at all.
+    """Logits at the given rows
 
-    tokens (B, T) int, rows (M,) ascending indices into the N = B*T rows, positions (B, T) int or None for 0..T-1 -> logits (M, V)
+    tokens (B, T) int, rows (M,) ascending indices into the N = B*T rows,
+    positions (B, T) int, or None for 0..T-1 -> logits (M, V)
+
+    Two layers do less than all rows.  The first computes q, k and v of each token of a small
+    vocabulary once; the last leaves out the rows that are not scored, after its attention.
     """
+    op, N = ops_of(config), tokens.size
     if positions is None:
         positions = np.arange(tokens.shape[1])[None]
-    cis = rope_tables(config, positions, p.flat.dtype)
-    tokens = tokens.ravel()
-    x, c_embedding = embedding_forward(tokens, p.embed)
+    cis = op.rope_table(positions, config.head_dim, config.rope_theta, p.flat.dtype)
+    cis = cis[:, :, None]                                               # the same for each head
+
+    tokens, places = tokens.ravel(), None
+    if config.vocab < N:
+        tokens, places = np.arange(config.vocab), tokens
+    x, c_embed = op.embedding_forward(tokens, p.embed)                  # (N, D) or (V, D)
     c_blocks = []
     for l in range(config.layers):
-        chosen = rows if l == config.layers - 1 and len(rows) < len(tokens) else None
-        x, c_block = block_forward(p, l, x, config, cis, tokens, chosen)
+        first, last = l == 0, l == config.layers - 1
+        x, c_block = block_forward(p, l, x, cis, places if first else None,
+                                   rows if last and len(rows) < N else None, config)
         c_blocks.append(c_block)
-    logits, c_head = norm_linear_forward(x, p.norm_f, p.embed if config.tied else p.head, config.norm_eps)
-    return logits, (c_embedding, c_blocks, c_head)
+    h, c_norm = op.rmsnorm_forward(x, p.norm_f, config.norm_eps)        # (M, D)
+    logits, c_head = op.linear_forward(h, p.embed if config.tied else p.head)
+    return logits, (c_embed, c_blocks, c_norm, c_head)
 
 
 def model_backward(g, config, dlogits, cache):
-    """dlogits (M, V) -> all of g.  Every tensor is assigned, not added to, so calling twice gives the same."""
-    c_embedding, c_blocks, c_head = cache
-    dx, g.norm_f[:], dhead = norm_linear_backward(dlogits, c_head)
+    """dlogits (M, V) -> all of g.  Every tensor is assigned: calling twice gives the same."""
+    op = ops_of(config)
+    c_embed, c_blocks, c_norm, c_head = cache
+    dh, dhead = op.linear_backward(dlogits, c_head)
+    dx, g.norm_f[:] = op.rmsnorm_backward(dh, c_norm)
     for l in reversed(range(config.layers)):
-        dx, dembed = block_backward(g, l, dx, config, c_blocks[l])
-    g.embed[:] = embedding_backward(dx, c_embedding)
-    if dembed is not None:
-        g.embed += dembed
+        dx = block_backward(g, l, dx, config, c_blocks[l])
+    g.embed[:] = op.embedding_backward(dx, c_embed)
     if config.tied:
-        g.embed += dhead            # one tensor in two places: its gradients add
+        g.embed += dhead                    # one tensor in two places: its gradients add
     else:
         g.head[:] = dhead
 
 
 def loss_and_gradients(p, g, config, inputs, targets, weight, positions=None):
-    """Loss of a batch, `weight` times the sum over its scored tokens, in nats; fills g with the gradients of it.
+    """`weight` times the sum of the scored tokens' losses, in nats; fills g with its gradient.
 
-    inputs, targets (B, T) int; a target of -1 is not scored -> loss (), number of scored tokens predicted right
+    inputs, targets (B, T) int; a target of -1 is not scored.
+    -> loss (), the number of scored tokens whose most likely prediction is right
     """
-    rows = np.flatnonzero(targets.ravel() >= 0)
+    op = ops_of(config)
+    rows = np.flatnonzero(targets.ravel() >= 0)                         # (M,)
     answers = targets.ravel()[rows]
-    weight = float(weight)          # a NumPy float64 would turn every gradient of a float32 model into one
+    weight = float(weight)              # a NumPy float64 would make all gradients float64
     logits, cache = model_forward(p, config, inputs, rows, positions)
-    loss, c_loss = cross_entropy_forward(logits, answers)
-    model_backward(g, config, cross_entropy_backward(weight, c_loss), cache)
+    loss, c_loss = op.cross_entropy_forward(logits, answers)
+    dlogits = op.cross_entropy_backward(weight, c_loss)
+    model_backward(g, config, dlogits, cache)
     return weight * float(loss), int(np.sum(logits.argmax(axis=-1) == answers))
 
 

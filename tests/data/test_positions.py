@@ -1,4 +1,4 @@
-"""Position ids: the tokens that coupled ones couple, the range that random ones are drawn from."""
+"""Position ids: what coupled ones couple, and what random ones are drawn from."""
 import itertools
 
 import numpy as np
@@ -20,13 +20,13 @@ ADDITION = [case for case in COUPLED if case[0] == "addition"]
 def row_and_ids(name, variant, length):
     """The text of one row and its coupled ids."""
     task = load(name, variant, length=length)
-    tokens, _ = task.draw(Random(1), length, 1, "train")
-    return batches.spell(task, tokens[0]), task.module.positions(length, variant).tolist()
+    row = task.draw(Random(1), length, 1, "train")[0][0]
+    return batches.spell(task, row), task.module.positions(length, variant).tolist()
 
 
 def drawn(positions="random", position_range=40, shape=(4000, 10), seed=0):
-    return position_ids(None, Config(positions=positions, position_range=position_range),
-                        Random(seed), 3, shape)
+    config = Config(positions=positions, position_range=position_range)
+    return position_ids(None, config, Random(seed), 3, shape)
 
 
 def test_the_tasks_with_coupled_positions_are_those_whose_rows_are_written_in_columns():
@@ -42,10 +42,10 @@ def test_coupled_positions_are_one_id_a_token(name, variant):
 
 
 def places_of_addition(text, variant):
-    """{(part, weight): place} of the digits of a row
+    """The places of a row's digits: (part, weight) -> place
 
-    Weight 1 is the ones; the parts are a, b, sum, and in the scratchpad digit and the carry out of
-    its column.
+    Weight 1 is the ones.  The parts are a, b, sum, and in the scratchpad digit and carry, which is
+    that out of the column.
     """
     equals, plus = text.index("="), text.index("+")
     colon, places = text.find(":"), {}
@@ -64,30 +64,30 @@ def places_of_addition(text, variant):
 @pytest.mark.parametrize("length", [1, 2, 7, 64])
 def test_digits_of_equal_weight_share_an_id(name, variant, length):
     text, ids = row_and_ids(name, variant, length)
-    by_weight = {weight: {ids[place]
-                          for (_, other), place in places_of_addition(text, variant).items()
-                          if other == weight}
+    places = places_of_addition(text, variant)
+    by_weight = {weight: {ids[place] for (_, other), place in places.items() if other == weight}
                  for weight in range(1, length + 2)}
     assert all(len(shared) == 1 for shared in by_weight.values())
     assert len(set.union(*by_weight.values())) == length + 1, "and those of different weight do not"
 
 
 @pytest.mark.parametrize("name, variant", ADDITION)
-def test_the_digits_that_a_digit_needs_are_equally_far_however_long_the_numbers_are(name, variant):
-    """From the token that writes (the one before) to a token it reads: one distance per kind."""
+def test_what_a_digit_needs_is_equally_far_away_however_long_the_numbers_are(name, variant):
+    """From the token that writes (the one before) to the token it reads: one distance for each kind
+    of both
+    """
     distances = {}
     for length in (1, 2, 3, 10, 64):
         text, ids = row_and_ids(name, variant, length)
         places = places_of_addition(text, variant)
-        reads = {"sum": ("digit", "carry") if variant == "scratchpad" else ("a", "b"),
-                 "digit": ("a", "b"), "carry": ("a", "b")}
+        of_sum = ("digit", "carry") if variant == "scratchpad" else ("a", "b")
+        reads = {"sum": of_sum, "digit": ("a", "b"), "carry": ("a", "b")}
         for (part, weight), place in places.items():
             for read in reads.get(part, ()):
-                # the highest digit of a sum has none above it: it is the carry
-                if (read, weight) in places:
+                if (read, weight) in places:        # above the highest digit of a sum is the carry
                     distance = ids[place - 1] - ids[places[read, weight]]
                     distances.setdefault((part, read), set()).add(distance)
-        leading = places["sum", length + 1] - 1      # the one that writes it needs the column below
+        leading = places["sum", length + 1] - 1     # to write it takes the column below
         if variant != "scratchpad":
             distances.setdefault("leading", set()).add(ids[leading] - ids[places["a", length]])
     assert distances and all(len(found) == 1 for found in distances.values()), distances
@@ -95,7 +95,8 @@ def test_the_digits_that_a_digit_needs_are_equally_far_however_long_the_numbers_
 
 @pytest.mark.parametrize("name, variant", ADDITION)
 @pytest.mark.parametrize("length", [1, 2, 64])
-def test_the_sum_is_written_in_steps_of_one_the_first_from_the_token_before(name, variant, length):
+def test_the_sum_is_written_in_single_steps_and_the_first_is_from_the_token_before_it(
+        name, variant, length):
     text, ids = row_and_ids(name, variant, length)
     first = max(text.index("="), text.find(":"))
     assert set(np.diff(ids[first:])) == {1 if variant == "reversed" else -1}
@@ -106,7 +107,7 @@ def test_the_sum_is_written_in_steps_of_one_the_first_from_the_token_before(name
     ("reorder", "copy", lambda length: range(length)),
     ("reorder", "reverse", lambda length: range(length)[::-1]),
 ])
-def test_each_token_of_the_answer_shares_an_id_with_the_token_it_is_made_from(name, variant, read):
+def test_each_token_of_the_answer_shares_an_id_with_what_it_is_made_from(name, variant, read):
     steps = set()
     for length in (1, 2, 9, 64):
         text, ids = row_and_ids(name, variant, length)
@@ -136,7 +137,7 @@ def test_random_positions_increase_and_stay_below_their_range():
 
 
 def test_random_positions_are_uniform_and_differ_from_row_to_row():
-    """Of 4000 rows each of 40 ids is in a quarter, 1000 with a deviation of 27; two are together in
+    """Each of 40 ids is in a quarter of 4000 rows, 1000 times with a deviation of 27; two ids, in
     10 * 9 / (40 * 39) of them.
     """
     ids = drawn()
@@ -145,7 +146,7 @@ def test_random_positions_are_uniform_and_differ_from_row_to_row():
     together = ((ids == 3).any(axis=1) & (ids == 4).any(axis=1)).mean()
     p = 90 / 1560
     assert abs(together - p) < 4 * (p * (1 - p) / 4000) ** 0.5
-    assert len(np.unique(ids, axis=0)) == 4000    # of 847,660,528 sets, two alike once in 100 times
+    assert len(np.unique(ids, axis=0)) == 4000      # of 847,660,528 sets: equal ones are rare
 
 
 def test_random_positions_follow_from_the_stream():
@@ -163,8 +164,8 @@ def test_random_positions_follow_from_the_stream():
 def test_training_and_evaluation_have_the_ids_of_their_length(name, variant):
     config = Config(task=name, variant=variant, length=5, positions="coupled", batch=8).resolve()
     task = tasks.load(config)
-    ids = {len(found): found
-           for found in (task.module.positions(length, variant) for length in task.lengths)}
+    ids = (task.module.positions(length, variant) for length in task.lengths)
+    ids = {len(row): row for row in ids}
     for step in range(1, 8):
         inputs, targets, positions = training_batch(task, config, step)
         assert positions.shape == inputs.shape == targets.shape
@@ -176,21 +177,20 @@ def test_training_and_evaluation_have_the_ids_of_their_length(name, variant):
 
 def test_evaluation_draws_its_own_random_positions():
     task, config = load("addition"), Config(task="addition", positions="random").resolve()
-    found = {split: evaluate.problems(task, config, 3, split, 20).positions
-             for split in ("valid", "test")}
-    assert found["valid"].shape == found["test"].shape == (20, 12)
-    assert (found["valid"] != found["test"]).any()
-    assert (evaluate.problems(task, config, 3, "test", 20).positions == found["test"]).all()
+    valid, test, again = (evaluate.problems(task, config, 3, split, 20).positions
+                          for split in ("valid", "test", "test"))
+    assert valid.shape == test.shape == (20, 12) and (valid != test).any()
+    assert (again == test).all()
 
 
 def test_the_range_of_random_positions_is_four_times_the_longest_row_tested():
-    # 007+005=0012 and END
-    assert Config(task="addition", positions="random").resolve().position_range == 4 * 13
-    longer = Config(task="addition", positions="random", test_length=5)
-    assert longer.resolve().position_range == 4 * 19
-    assert Config(task="addition", position_range=7).resolve().position_range is None
-    given = Config(task="addition", positions="random", position_range=13)
-    assert given.resolve().position_range == 13
+    def resolved(**options):
+        return Config(task="addition", **options).resolve().position_range
+
+    assert resolved(positions="random") == 4 * 13               # 007+005=0012 and END
+    assert resolved(positions="random", test_length=5) == 4 * 19
+    assert resolved(position_range=7) is None
+    assert resolved(positions="random", position_range=13) == 13
 
 
 @pytest.mark.parametrize("options, told", [

@@ -1,6 +1,6 @@
 """What the library does with a model beside its logits: scores, attention weights, sequences, and generation for many prompts.
 
-Each is held against another way to compute the same: NumPy in float64, the plainest ops of slow_ops.py, or a Python loop over
+Each is held against another way to compute the same: NumPy in float64, the plain ops of ops.py, or a Python loop over
 forward() and sampler.py.  What a loop gives must come out bit for bit, whatever the threads and the company a prompt is in.
 """
 import os
@@ -14,7 +14,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import sampler
-import slow_ops
 from helpers import LETTERS, SMALL, bits, constant, in_double, random_config, random_weights, refused
 
 from minitron.base.environment import ROOT
@@ -141,31 +140,30 @@ def test_logprobs_refuses_what_is_no_token(letters, tail):
 # Attention weights
 
 def attention_weights(p, config, tokens, layer, positions=None):
-    """Attention weights (B, H, T, T) of a layer, or linear attention's scores, spelled out with slow_ops."""
-    B, T = tokens.shape
+    """Attention weights (B, H, T, T) of a layer, or linear attention's scores, spelled out with ops.py's ops."""
+    (B, T), K = tokens.shape, config.head_dim
     positions = np.arange(T)[None] if positions is None else positions
-    cis = ops.rope_table(positions, config.head_dim, config.rope_theta, np.float64)
-    attention = {"softmax": slow_ops.attention_forward, "linear": slow_ops.linear_attention_forward}[config.attention]
+    cis = ops.rope_table(positions, K, config.rope_theta, np.float64)[:, :, None]
+    attention = {"softmax": ops.attention_forward, "linear": ops.linear_attention_forward}[config.attention]
     x = p.embed[tokens]
     for l in range(layer + 1):
-        n = slow_ops.rmsnorm_forward(x, p.norm1[l], config.norm_eps)[0]
-        q, k, v = model.split_heads(n @ p.wqkv[l].T, config)
+        n = ops.rmsnorm_forward(x, p.norm1[l], config.norm_eps)[0]
+        u = (n @ p.wqkv[l].T).reshape(B, T, -1, K)
+        q, k, v = np.split(u, [config.heads, config.heads + config.kv_heads], axis=2)
         if config.qk_norm:
-            q = slow_ops.head_norm_forward(q, p.norm_q[l], config.norm_eps)[0]
-            k = slow_ops.head_norm_forward(k, p.norm_k[l], config.norm_eps)[0]
-        q = slow_ops.rope_forward(q, np.tile(cis, config.heads))[0] * config.head_dim**-0.5
-        k = slow_ops.rope_forward(k, np.tile(cis, config.kv_heads))[0]
-        y, (*_, weights) = attention(*(h.reshape(B, T, -1, config.head_dim) for h in (q, k, v)))
+            q = ops.rmsnorm_forward(q, p.norm_q[l], config.norm_eps)[0]
+            k = ops.rmsnorm_forward(k, p.norm_k[l], config.norm_eps)[0]
+        y, (*_, weights) = attention(ops.rope_forward(q, cis)[0], ops.rope_forward(k, cis)[0], v)
         x = x + y.reshape(B, T, -1) @ p.wo[l].T
         if config.ffn_dim:
-            n = slow_ops.rmsnorm_forward(x, p.norm2[l], config.norm_eps)[0]
+            n = ops.rmsnorm_forward(x, p.norm2[l], config.norm_eps)[0]
             gate, up = n @ p.w13[l, :config.ffn_dim].T, n @ p.w13[l, config.ffn_dim:].T
-            x = x + slow_ops.swiglu_forward((gate, up))[0] @ p.w2[l].T
-    return weights
+            x = x + ops.swiglu_forward(gate, up)[0] @ p.w2[l].T
+    return weights.reshape(B, config.heads, T, T)
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_attention_is_that_of_slow_ops(build, seed):
+def test_attention_is_that_of_plain_ops(build, seed):
     rng, config = np.random.default_rng(seed), random_config(seed)
     engine, p = build(config, seed, context=200)
     tokens = rng.integers(0, config.vocab, (rng.integers(1, 4), [1, 3, 7, 20, 70, 150][seed % 6]))

@@ -43,7 +43,7 @@ def failed_forward(build, letters):
 
 
 def attention(build, letters):
-    test_library.test_attention_is_that_of_slow_ops(build, 16)
+    test_library.test_attention_is_that_of_plain_ops(build, 16)
 
 
 def long_attention(build, letters):

@@ -13,7 +13,6 @@ import subprocess
 
 import numpy as np
 import pytest
-from helpers import counted_flops
 from training_helpers import TINY, flags, records, run, signal_at, start, step_saved
 
 import train
@@ -414,16 +413,3 @@ def test_hint_can_be_typed(tmp_path):
         assert options == ["-i", prompt] * bool(prompt) + ["-n", str(steps)] * bool(steps)
     config = Config(positions="coupled").resolve()
     assert train.next_command(config, tasks.load(config), "m.bin") == "python -m minitron eval m.bin"
-
-
-@pytest.mark.parametrize("options", [{}, {"tied": False, "qk_norm": False}, {"heads": 4, "kv_heads": 2}, {"ffn_dim": 0}])
-def test_train_flops_are_those_of_the_matrix_products(monkeypatch, options):
-    """Counted at each product of one forward and backward, where nothing of the model is saved.
-
-    One token a sequence, so that no key is in the future; all rows scored; fewer tokens than the vocabulary has.  Left out
-    are products that only sum or repeat (with the read-only matrices of ops.shared, in the norm of heads, with a one-hot matrix),
-    and attention's extra column.
-    """
-    config = dataclasses.replace(TINY, dim=16, layers=2, **options).resolve()
-    inputs, targets = np.zeros((7, 1), int), np.arange(7)[:, None]
-    assert counted_flops(monkeypatch, config, inputs, targets, extra=config.head_dim + 1) == train_flops(config, inputs, targets)
