@@ -32,7 +32,7 @@ SHARED = {"dim": 16, "length": 2, "lr": 1e-5}       # so small a rate that none 
 ALONE = """
 import json, sys, time
 from minitron.base import environment
-environment.use()
+environment.ensure_packages()
 from train import train
 from minitron.data.config import Config
 begun = time.monotonic()

@@ -17,7 +17,7 @@ from ..base.files import write_atomically
 from ..data.command_line import training_command
 from ..data.config import Config
 from ..measure import scaling
-from ..measure.record import thin
+from ..measure.record import evenly_spaced
 from . import phase
 from . import text as report
 from .cause import at, cause
@@ -118,13 +118,13 @@ def lengths(record):
 def run_facts(record, dials, points, most):
     """points: of its curves, most: of the lengths tested, at the most, beside the dial's"""
     config, tested = record["config"], sorted(map(int, record["metrics"]))
-    tested = sorted({*thin(tested, most), *({config["length"]} & set(tested))})
+    tested = sorted({*evenly_spaced(tested, most), *({config["length"]} & set(tested))})
     return {
         "key": str(record["key"]), "status": str(record["status"]), "reason": str(record.get("reason") or ""),
         "seed": config["seed"], "length": config["length"], "set": [config.get(name) for name in dials], "lengths": tested,
         "numbers": [numbers(at(record, length)) for length in tested],
         "reference": reference(record), "validation": [rounded(x, 6) for x in phase.chosen_by_validation(record)],
-        "curve": curve(thin(record["curve"], points)), "command": training_command(config),
+        "curve": curve(evenly_spaced(record["curve"], points)), "command": training_command(config),
         "parameters": rounded(record.get("parameters"), 9), "flops": rounded(record.get("flops"), 4),
         "steps": rounded(record.get("steps"), 9), "seconds": rounded(record["seconds"], 3),
     }

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from ..base.cli import flag, kinds
+from ..base.cli import flag, flag_types
 from ..base.errors import MinitronError
 from ..data import batches, tasks
 from ..data.config import Config
@@ -20,7 +20,7 @@ GUESSED = 1e9           # FLOPs a second, where none of them could be
 
 def dials():
     """What a sweep can turn: name -> kind"""
-    return kinds(Config)
+    return flag_types(Config)
 
 
 def values(name, given):

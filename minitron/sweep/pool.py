@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 
 from ..base.environment import ROOT
 from ..base.errors import MinitronError
-from ..data.config import restored
+from ..data.config import config_from_dict
 from ..measure import record
 from .ledger import FINISHED
 
@@ -49,7 +49,7 @@ class Worker:
         if "failed" not in answer:
             return answer
         status = "timeout" if answer.get("late") else "killed"
-        return record.failed(config, status, answer["failed"], time.monotonic() - started)
+        return record.failed_record(config, status, answer["failed"], time.monotonic() - started)
 
     def step_seconds(self, config):
         """What one training step takes here, None where it cannot be found out"""
@@ -155,7 +155,7 @@ def on_cluster(cells, address, jobs, timeout, model_of):
             try:
                 yield future.result()
             except KilledWorker as error:
-                yield record.failed(futures[future], "killed", str(error), 0.0)
+                yield record.failed_record(futures[future], "killed", str(error), 0.0)
             except Exception as error:          # dask's workers have no minitron, say, or the scheduler is gone
                 reason = " ".join(str(error).split())
                 raise MinitronError(f"dask could not run a cell: {type(error).__name__}: {reason}") from error
@@ -169,7 +169,7 @@ def run_one(config, model, timeout):
     """One cell in a process of its own: what a dask worker is sent."""
     worker = Worker()
     try:
-        return worker.run(restored(config).resolve(), model, timeout)
+        return worker.run(config_from_dict(config).resolve(), model, timeout)
     finally:
         worker.kill()
 

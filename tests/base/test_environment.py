@@ -42,7 +42,7 @@ def machine(monkeypatch, tmp_path):
 
     def play(lacks, pip=True):
         lacks = set(lacks)
-        monkeypatch.setattr(environment, "missing", lambda modules=environment.CORE: [m for m in modules if m in lacks])
+        monkeypatch.setattr(environment, "missing_packages", lambda modules=environment.CORE: [m for m in modules if m in lacks])
         monkeypatch.setattr(environment, "pip_may_install", lambda: pip)
 
     return play
@@ -69,18 +69,18 @@ def test_core_is_what_pyproject_depends_on():
 
 
 def test_missing_names_what_cannot_be_imported():
-    assert environment.missing(["os", "no_such_module", "re"]) == ["no_such_module"]
-    assert environment.missing() == []
+    assert environment.missing_packages(["os", "no_such_module", "re"]) == ["no_such_module"]
+    assert environment.missing_packages() == []
 
 
 def test_ensure_does_nothing_where_all_is_there(machine, calls):
     machine(lacks=[])
-    assert environment.ensure() == sys.executable and calls == []
+    assert environment.python_with_packages() == sys.executable and calls == []
 
 
 def test_ensure_installs_what_is_missing_where_pip_may(machine, calls, tmp_path):
     machine(lacks=["cffi", "tqdm"])
-    assert environment.ensure() == sys.executable
+    assert environment.python_with_packages() == sys.executable
     [command] = calls
     assert command[:4] == [sys.executable, "-m", "pip", "install"] and command[-2:] == ["cffi", "tqdm"]
     assert list(tmp_path.iterdir()) == []
@@ -89,17 +89,17 @@ def test_ensure_installs_what_is_missing_where_pip_may(machine, calls, tmp_path)
 def test_ensure_makes_an_environment_where_the_system_manages_python(machine, calls, tmp_path):
     machine(lacks=["numpy"], pip=False)
     python = tmp_path / ".venv/bin/python"
-    assert environment.ensure() == str(python) and python.exists()
+    assert environment.python_with_packages() == str(python) and python.exists()
     make, install = calls
     assert make == [sys.executable, "-m", "venv", str(tmp_path / ".venv")]
     assert install[:4] == [str(python), "-m", "pip", "install"] and install[-3:] == list(environment.CORE)
-    assert environment.ensure() == str(python) and len(calls) == 2, "the second time it is there"
+    assert environment.python_with_packages() == str(python) and len(calls) == 2, "the second time it is there"
 
 
 def test_without_ensurepip_the_remedy_is_the_exact_command(machine, calls, tmp_path):
     machine(lacks=["numpy", "ensurepip"], pip=False)
     with pytest.raises(SystemExit) as left:
-        environment.ensure()
+        environment.python_with_packages()
     assert left.value.code.splitlines()[-1].strip() == f"sudo apt install python{VERSION}-venv"
     assert calls == [] and list(tmp_path.iterdir()) == []
 
@@ -108,7 +108,7 @@ def test_pip_that_fails_is_said_so(machine, calls, monkeypatch):
     machine(lacks=["numpy"])
     fail_at(monkeypatch, "install", PIP_FAILED)
     with pytest.raises(SystemExit, match="minitron: pip could not install numpy"):
-        environment.ensure()
+        environment.python_with_packages()
 
 
 @pytest.mark.parametrize("word, error", [
@@ -122,7 +122,7 @@ def test_no_half_made_environment_is_left(machine, calls, monkeypatch, tmp_path,
     machine(lacks=["numpy"], pip=False)
     fail_at(monkeypatch, word, error)
     with pytest.raises((SystemExit, KeyboardInterrupt)):
-        environment.ensure()
+        environment.python_with_packages()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,7 +132,7 @@ def test_create_harms_no_folder_that_was_there(machine, calls, monkeypatch, tmp_
     (tmp_path / "mine/thesis.txt").touch()
     fail_at(monkeypatch, "install", PIP_FAILED)
     with pytest.raises(SystemExit):
-        environment.create(tmp_path / "mine", ["numpy"])
+        environment.create_environment(tmp_path / "mine", ["numpy"])
     assert (tmp_path / "mine/thesis.txt").exists()
 
 
@@ -147,7 +147,7 @@ def test_pip_may_install(monkeypatch, tmp_path, own, managed, pip, may):
     monkeypatch.setattr(sys, "prefix", "/own" if own else "/system")
     monkeypatch.setattr(sys, "base_prefix", "/system")
     monkeypatch.setattr("sysconfig.get_path", lambda name, scheme: str(tmp_path))
-    monkeypatch.setattr(environment, "missing", lambda modules: [] if pip else modules)
+    monkeypatch.setattr(environment, "missing_packages", lambda modules: [] if pip else modules)
     if managed:
         (tmp_path / "EXTERNALLY-MANAGED").touch()
     assert environment.pip_may_install() == may
@@ -156,7 +156,7 @@ def test_pip_may_install(monkeypatch, tmp_path, own, managed, pip, may):
 def test_use_goes_on_where_all_is_there(machine, monkeypatch):
     machine(lacks=[])
     monkeypatch.setattr(os, "execv", lambda *command: pytest.fail("nothing to go on in"))
-    environment.use()
+    environment.ensure_packages()
 
 
 def test_use_goes_on_in_the_environment(machine, monkeypatch, tmp_path, capsys):
@@ -174,7 +174,7 @@ def test_use_goes_on_in_the_environment(machine, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(os, "execv", execv)
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-X", "dev", "train.py", "--dim", "8"])
     with pytest.raises(Replaced) as replaced:
-        environment.use()
+        environment.ensure_packages()
     program, arguments = replaced.value.args
     assert str(program) == str(python) and arguments == [str(python), "-X", "dev", "train.py", "--dim", "8"]
     [line] = capsys.readouterr().err.splitlines()
@@ -190,7 +190,7 @@ def test_use_says_what_to_do_where_there_is_nothing_to_go_on_in(machine, monkeyp
         (tmp_path / ".venv/bin").mkdir(parents=True)
         (tmp_path / ".venv/bin/python").touch()
     with pytest.raises(SystemExit) as left:
-        environment.use()
+        environment.ensure_packages()
     assert "lacks numpy" in left.value.code and "run make" in left.value.code
     assert f"{sys.executable} -m pip install numpy cffi tqdm" in left.value.code
 

@@ -98,7 +98,7 @@ def test_eval_prints_the_numbers_of_the_record(command, addition):
     path, result = addition
     status, [headline, *lines], error = command("eval", path)
     assert (status, error) == (0, []) and headline == f"{path}: addition (plain)"
-    assert lines == record.panel(result["metrics"]) and len(lines) == 4
+    assert lines == record.metrics_lines(result["metrics"]) and len(lines) == 4
 
 
 @pytest.mark.parametrize("text, lengths", [
@@ -109,7 +109,7 @@ def test_lengths_may_be_any_that_the_task_knows(command, addition, text, lengths
     status, [_, _, *lines], _ = command("eval", path, "--length", text)
     rows = [line for line in lines if not line.startswith("length")]
     assert status == 0 and [int(row.split()[0]) for row in rows] == lengths
-    known = record.panel(result["metrics"])
+    known = record.metrics_lines(result["metrics"])
     assert all(row == known[length] for row, length in zip(rows, lengths) if length <= 3)
 
 
@@ -121,8 +121,8 @@ def test_temperatures(command, addition, others):
     _, lines, _ = command("eval", path, "--length", "2", "--temperature", "2,0")
     found = re.fullmatch(r"length 2: right when sampled at temperature 2: (.*)%, 0: (.*)%", lines[-1])
     rows = evaluate.problems(task, config, 2, "test", 40)
-    share = evaluate.sampled(evaluate.numpy_scorer(p, config), rows, 2)
-    exact = evaluate.measure(evaluate.numpy_scorer(p, config), rows)["exact"]
+    share = evaluate.sampling_accuracy(evaluate.numpy_scorer(p, config), rows, 2)
+    exact = evaluate.basic_metrics(evaluate.numpy_scorer(p, config), rows)["exact"]
     # shown to 0.01%
     assert [float(found[1]), float(found[2])] == pytest.approx([100 * share, 100 * exact], abs=0.006) and share > 1e-4
     _, lines, _ = command("eval", others["experts"], "--temperature", "0.5,0,0.0001")
@@ -154,7 +154,7 @@ def test_without_the_engine_the_numbers_are_the_same(command, addition, without_
     path, result = addition
     _, [_, *lines], error = command("eval", path)
     # shown to four digits behind the point, of which the last may be rounded otherwise
-    assert numbers(lines) == pytest.approx(numbers(record.panel(result["metrics"])), abs=2e-4) and error == []
+    assert numbers(lines) == pytest.approx(numbers(record.metrics_lines(result["metrics"])), abs=2e-4) and error == []
 
 
 def test_split_without_a_problem_is_said(command, addition):
@@ -305,7 +305,7 @@ def test_model_that_does_not_say_what_it_was_trained_on(command, addition, tmp_p
     status, out, [complaint] = command("eval", path)
     assert status == 2 and out == [] and "name a --task" in complaint
     status, out, error = command("eval", path, "--task", "addition", "--length", "2", "--test-items", "40")
-    assert (status, error) == (0, []) and out[2] == record.panel(addition[1]["metrics"])[2]
+    assert (status, error) == (0, []) and out[2] == record.metrics_lines(addition[1]["metrics"])[2]
     assert command("heads", path)[0] == 0
 
 

@@ -32,7 +32,7 @@ def made(targets, inputs=None):
 def saying(says, vocab):
     """A score function that says says[b, t] at place t of row b, all but surely."""
     says = np.asarray(says)
-    return lambda inputs, wanted, positions: 30 * np.eye(vocab)[says[:len(inputs), :inputs.shape[1]][wanted]]
+    return lambda inputs, scored, positions: 30 * np.eye(vocab)[says[:len(inputs), :inputs.shape[1]][wanted]]
 
 
 def task_of(**options):
@@ -42,7 +42,7 @@ def task_of(**options):
 
 def even_guess(task):
     """A score function for which all tokens are equally likely"""
-    return lambda inputs, wanted, positions: np.zeros((np.count_nonzero(wanted), len(task.pieces)))
+    return lambda inputs, scored, positions: np.zeros((np.count_nonzero(wanted), len(task.pieces)))
 
 
 # ---- edit distance ---------------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ ANSWERS = np.tile([-1, -1, 1, 2, 3, 4], (3, 1))
 
 
 def edits_of(score, problems):
-    return evaluate.edit(score, problems, evaluate.compare(score, problems)[2])
+    return evaluate.edit_distance(score, problems, evaluate.token_scores(score, problems)[2])
 
 
 @pytest.mark.parametrize("says, edits", [
@@ -92,7 +92,7 @@ def test_edit_is_the_edits_a_token_and_a_shift_is_two(says, edits):
 
 
 def test_edit_is_of_the_first_problems_alone():
-    right = np.arange(evaluate.EDITED + 50) < evaluate.EDITED
+    right = np.arange(evaluate.EDIT_PROBLEMS + 50) < evaluate.EDIT_PROBLEMS
     rows = np.where(right[:, None], 1, 0) * np.ones((1, 4), int)
     assert edits_of(saying(rows, 3), made(np.ones_like(rows))) == 0
     assert edits_of(saying(1 - rows, 3), made(np.ones_like(rows))) == 1
@@ -100,13 +100,13 @@ def test_edit_is_of_the_first_problems_alone():
 
 def test_greedy_follows_its_own_errors():
     """It counts on from the last token, but once too far after the 2: given the right answers that is one mistake, alone four."""
-    def score(inputs, wanted, positions):
+    def score(inputs, scored, positions):
         return 30 * np.eye(10)[(inputs + 1 + (inputs == 2))[wanted]]
 
     rows = made([[-1, 3, 4, 5, 6]] * 2, [[0, 2, 3, 4, 5]] * 2)
-    assert evaluate.greedy(score, rows).tolist() == [[-1, 4, 5, 6, 7]] * 2
+    assert evaluate.greedy_answers(score, rows).tolist() == [[-1, 4, 5, 6, 7]] * 2
     assert rows.inputs.tolist() == [[0, 2, 3, 4, 5]] * 2, "the problems are left alone"
-    assert evaluate.measure(score, rows)["token"] == 0.75
+    assert evaluate.basic_metrics(score, rows)["token"] == 0.75
     assert edits_of(score, rows) == 2 / 4                      # without the 3, and with a 7
 
 
@@ -114,14 +114,14 @@ def test_each_row_is_given_its_own_positions():
     """A model that says the position id of each token, on more rows than are scored at a time."""
     r = np.random.RandomState(0)
     ids = r.randint(0, 20, (2000, 5))
-    assert ids.size > 2 * evaluate.PART
+    assert ids.size > 2 * evaluate.CHUNK_TOKENS
     rows = Problems(ids, np.zeros_like(ids), np.where(np.arange(5) > 1, ids, -1), ids)
 
-    def score(inputs, wanted, positions):
+    def score(inputs, scored, positions):
         return 30 * np.eye(20)[positions[wanted]]
 
-    assert evaluate.measure(score, rows)["exact"] == 1
-    assert (evaluate.greedy(score, rows)[:, 2:] == ids[:, 2:]).all() and edits_of(score, rows) == 0
+    assert evaluate.basic_metrics(score, rows)["exact"] == 1
+    assert (evaluate.greedy_answers(score, rows)[:, 2:] == ids[:, 2:]).all() and edits_of(score, rows) == 0
 
 
 @pytest.mark.parametrize("options", [{"length": 1}, {"task": "modular", "length": 9}, {"task": "parity", "length": 7}])
@@ -165,10 +165,10 @@ def test_panel_by_hand():
     assert (rows.targets >= 0).sum(axis=0).tolist() == [0, 0, 0, 8, 8, 0]
     of = {row[:4].tobytes(): line for row, line in zip(rows.inputs, says)}          # by the problem: not all are asked again
 
-    def score(inputs, wanted, positions):
+    def score(inputs, scored, positions):
         return 30 * np.eye(len(task.pieces))[np.array([of[row[:4].tobytes()] for row in inputs])[:, :inputs.shape[1]][wanted]]
 
-    panel = evaluate.panel(score, task, 1, rows)
+    panel = evaluate.metrics_at_length(score, task, 1, rows)
     chance = dict(zip(("chance_token", "chance_exact"), batches.chance(task, 1, rows.targets)))
     low, high = evaluate.wilson(0.75, 8)
     # -log p is 30 for a wrong token, but for the log of 1 + 13 e^-30; its Brier score is (p_wrong - 0)^2 + (0 - 1)^2, 2
@@ -181,12 +181,12 @@ def test_panel_by_hand():
 def test_panel_without_a_problem_has_every_name_and_no_number():
     task, config = task_of(length=2, test_items=20)
     rows = evaluate.problems(task, config, 2, "test", 20)
-    full = evaluate.panel(even_guess(task), task, 2, rows)
+    full = evaluate.metrics_at_length(even_guess(task), task, 2, rows)
     none = Problems(*(None if x is None else x[:0] for x in rows))
-    panel = evaluate.panel(even_guess(task), task, 2, none)
+    panel = evaluate.metrics_at_length(even_guess(task), task, 2, none)
     assert panel.keys() == full.keys() and panel["n"] == 0
     assert {name for name, number in panel.items() if number is None} == panel.keys() - {"n"}
-    assert evaluate.measure(even_guess(task), none) == {"n": 0, "token": None, "exact": None, "nll": None, "brier": None}
+    assert evaluate.basic_metrics(even_guess(task), none) == {"n": 0, "token": None, "exact": None, "nll": None, "brier": None}
 
 
 def test_in_context_is_the_last_tenth_less_the_first():
@@ -200,16 +200,16 @@ def test_in_context_is_the_last_tenth_less_the_first():
         first += [nll[row, place] for rank, place in enumerate(places, 1) if 10 * rank <= count]
         last += [nll[row, place] for rank, place in enumerate(places, 1) if rank > count - count // 10]
     assert len(first) == len(last) == 4 + 2 + 9
-    assert evaluate.in_context(nll, targets) == pytest.approx(np.mean(last) - np.mean(first), rel=1e-12)
+    assert evaluate.in_context_gain(nll, targets) == pytest.approx(np.mean(last) - np.mean(first), rel=1e-12)
     targets[1, np.flatnonzero(targets[1] >= 0)[0]] = -1
-    assert evaluate.in_context(nll, targets) is None                    # 19 in one row
+    assert evaluate.in_context_gain(nll, targets) is None                    # 19 in one row
 
 
 def test_a_model_that_learns_from_the_context_is_seen():
     task, config = task_of(task="markov", length=50, test_items=40)
     rows = evaluate.problems(task, config, 50, "test", 40)
 
-    def counting(inputs, wanted, positions):
+    def counting(inputs, scored, positions):
         """Add-one counts of the row's pairs: the best there is"""
         out = np.zeros((*inputs.shape, 3))
         for row, tokens in zip(out, inputs):
@@ -220,9 +220,9 @@ def test_a_model_that_learns_from_the_context_is_seen():
                 row[t] = np.log(pairs[token] / pairs[token].sum())
         return out[wanted]
 
-    panel = evaluate.panel(counting, task, 50, rows)
+    panel = evaluate.metrics_at_length(counting, task, 50, rows)
     assert panel["icl"] < -0.05 and panel["nll"] == pytest.approx(panel["reference"]["Bayes bigram"], rel=1e-12)
-    even = evaluate.panel(even_guess(task), task, 50, rows)
+    even = evaluate.metrics_at_length(even_guess(task), task, 50, rows)
     assert even["icl"] == pytest.approx(0, abs=1e-12) and even["nll"] == pytest.approx(even["reference"]["uniform"])
 
 
@@ -232,7 +232,7 @@ def test_a_model_that_learns_from_the_context_is_seen():
 def test_sampled_is_how_often_an_explicit_softmax_draws_the_answer():
     r, draws = np.random.RandomState(0), 40000
     z, targets = r.randn(3, 2, 4), r.randint(0, 4, (3, 2))
-    found = evaluate.sampled(lambda inputs, wanted, positions: z[wanted], made(targets), 0.7)
+    found = evaluate.sampling_accuracy(lambda inputs, scored, positions: z[wanted], made(targets), 0.7)
     share = 0
     for row, answer in zip(z, targets):
         odds = [np.exp(x / 0.7) / np.exp(x / 0.7).sum() for x in row]
@@ -247,17 +247,17 @@ def test_sampled_at_temperature_0_is_the_exact_match():
     z, targets = r.randn(50, 3, 4), r.randint(0, 4, (50, 3))
     z[np.arange(50)[:, None], np.arange(3), targets] += 1.5
 
-    def score(inputs, wanted, positions):
+    def score(inputs, scored, positions):
         return z[wanted]
 
-    exact = evaluate.measure(score, made(targets))["exact"]
-    assert evaluate.sampled(score, made(targets), 0) == pytest.approx(exact, abs=1e-12) and 0.1 < exact < 0.9
+    exact = evaluate.basic_metrics(score, made(targets))["exact"]
+    assert evaluate.sampling_accuracy(score, made(targets), 0) == pytest.approx(exact, abs=1e-12) and 0.1 < exact < 0.9
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-200, 1e-320])
 def test_sampled_at_any_temperature_is_a_probability(temperature):
     z = np.array([[[0.0, 40, 3]]])
-    found = [evaluate.sampled(lambda *row: z[0], made([[answer]]), temperature) for answer in range(3)]
+    found = [evaluate.sampling_accuracy(lambda *row: z[0], made([[answer]]), temperature) for answer in range(3)]
     assert found == pytest.approx([0, 1, 0], abs=1e-12)
 
 
@@ -278,7 +278,7 @@ def test_a_perfect_imitator_of_experts_reaches_the_closed_form(variant):
         odds[rows.inputs[:, 0], rows.targets[:, 0]] = 0.5
         closed = {f"{t:g}": 0.5 ** (1 / t) / (0.5 ** (1 / t) + 9 * (0.5 / 9) ** (1 / t)) for t in (1, 0.5, 0.25)}
         assert closed["0.5"] == pytest.approx(0.9) and closed["0.25"] > 0.99
-    panel = evaluate.panel(lambda inputs, wanted, positions: np.log(odds[inputs[wanted]]), task, 40, rows)
+    panel = evaluate.metrics_at_length(lambda inputs, scored, positions: np.log(odds[inputs[wanted]]), task, 40, rows)
     assert panel["sampled"] == pytest.approx(closed, abs=1e-6) and panel["sampled_reference"] == pytest.approx(closed, abs=1e-6)
 
 
@@ -296,10 +296,10 @@ def test_closed_form_of_experts_at_any_temperature(percent):
 def test_panel_has_what_the_task_has(name):
     task, config = task_of(task=name, test_items=6)
     rows = evaluate.problems(task, config, task.length, "test", 6)
-    panel, module = evaluate.panel(even_guess(task), task, task.length, rows), task.module
+    panel, module = evaluate.metrics_at_length(even_guess(task), task, task.length, rows), task.module
     more = {"reference": hasattr(module, "reference"), "groups": hasattr(module, "group"), "sampled": hasattr(module, "sampled"),
             "sampled_reference": hasattr(module, "sampled")}
-    assert panel.keys() == {"n", *evaluate.PANEL} | {key for key, there in more.items() if there}
+    assert panel.keys() == {"n", *evaluate.METRICS} | {key for key, there in more.items() if there}
     assert 0 < len(rows.inputs) == panel["n"] and (panel["edit"] is None) == (not task.ends)
     assert panel["nll"] == pytest.approx(np.log(len(task.pieces))) and panel["brier"] == pytest.approx(1 - 1 / len(task.pieces))
     if "groups" in panel:
@@ -325,8 +325,8 @@ def test_panel_by_run_c_is_the_panel_by_numpy(build, options):
     task = tasks.load(config)
     pieces = [number.to_bytes(2, "big") for number in range(config.vocab)]
     engine, p = build(config, pieces=pieces)
-    by_engine = evaluate.evaluate_all(evaluate.engine_scorer(engine), task, config)
-    by_numpy = evaluate.evaluate_all(evaluate.numpy_scorer(in_double(config, p), config), task, config)
+    by_engine = evaluate.metrics_by_length(evaluate.engine_scorer(engine), task, config)
+    by_numpy = evaluate.metrics_by_length(evaluate.numpy_scorer(in_double(config, p), config), task, config)
     assert list(by_engine) == [*task.lengths, *task.beyond] == list(by_numpy) and task.beyond
     for length, numbers in by_numpy.items():
         found = by_engine[length]

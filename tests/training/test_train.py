@@ -298,7 +298,7 @@ def test_measured_numbers_are_what_they_are_called():
     targets[:, 0] = r.randint(0, 3, 40)
     logits = 3 * r.randn(40, 3, 3)
     rows = evaluate.Problems(targets, np.zeros((40, 3), int), targets, None)
-    measured = evaluate.measure(lambda inputs, wanted, positions: logits[wanted], rows)
+    measured = evaluate.basic_metrics(lambda inputs, scored, positions: logits[wanted], rows)
     tokens, exact, nll, brier = [], [], [], []
     for row_logits, row in zip(logits, targets):
         right = []
@@ -326,7 +326,7 @@ def test_evaluation_by_run_c_is_evaluation_by_numpy(tmp_path, options):
     [record] = records(tmp_path)
     assert record["scored_by"] == "run.c"
     _, p, _, _ = export.read_model(tmp_path / "model.bin")
-    by_numpy = evaluate.evaluate_all(evaluate.numpy_scorer(p, config), tasks.load(config), config)
+    by_numpy = evaluate.metrics_by_length(evaluate.numpy_scorer(p, config), tasks.load(config), config)
     for length, numbers in by_numpy.items():
         by_engine = record["metrics"][str(length)]
         assert by_engine.keys() == numbers.keys() and by_engine["n"] == numbers["n"]
@@ -355,14 +355,14 @@ def test_without_the_engine_training_works_and_says_what_to_do(tmp_path, monkeyp
     ([0.998, 0.998, 1, 1], 20),
 ])
 def test_training_stops_early_when_it_has_solved_the_task(tmp_path, monkeypatch, exact, steps):
-    script, original = iter(exact), evaluate.measure
+    script, original = iter(exact), evaluate.basic_metrics
 
     def scripted(score, problems, each=map):
         if each is map:                     # the test at the end
             return original(score, problems)
         return {"n": 256, "nll": 0.0, "token": 1.0, "exact": next(script)}
 
-    monkeypatch.setattr(evaluate, "measure", scripted)
+    monkeypatch.setattr(evaluate, "basic_metrics", scripted)
     run(tmp_path, dataclasses.replace(TINY, steps=40))
     assert records(tmp_path)[0]["steps"] == steps
 

@@ -230,7 +230,7 @@ def assert_refused_or_whole(path, config, p):
     """A damaged checkpoint is refused by its name; where the damage hit nothing that counts, all is as it was."""
     filled = Params(config), Params(config), Params(config)
     try:
-        assert checkpoint.load(path, config, "name", *filled)["step"] == 3
+        assert checkpoint.restore(path, config, "name", *filled)["step"] == 3
     except MinitronError as error:
         assert str(path) in str(error) and "delete" in str(error)
         return
@@ -244,7 +244,7 @@ def test_truncated_checkpoint_is_refused(saved, resume):
     for size in [*range(0, len(content), 97), len(content) - 1]:
         path.write_bytes(content[:size])
         with pytest.raises(MinitronError, match=r"small\.ckpt cannot be read .* delete it"):
-            checkpoint.load(path, config, "name", p, p, p) if resume else checkpoint.saved_config(path, {})
+            checkpoint.restore(path, config, "name", p, p, p) if resume else checkpoint.saved_config(path, {})
 
 
 def test_checkpoint_with_a_byte_changed_is_refused_or_whole(saved):
