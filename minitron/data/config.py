@@ -56,7 +56,7 @@ class Config(ModelConfig):
     data: str | None = flag(None, "your own file, for --task text")
     train_fraction: float = flag(0.9, "share of all problems that training may use")
     steps: int = flag(
-        2500, "most optimizer steps; training stops early once the task is solved")
+        2500, "optimizer steps; training stops earlier if the task is solved")
     batch: int | None = flag(None, "sequences per step (default: the task's)")
     lr: float | None = flag(None, "peak learning rate (default 0.024 / sqrt(dim))")
     warmup: int | None = flag(None, "steps until the peak (default steps / 20)")
@@ -70,7 +70,7 @@ class Config(ModelConfig):
     shards: int | None = flag(
         None, "pieces of a batch, one thread each (default 1, 2 or 4, by its size)")
     eval_every: int = flag(100, "steps between evaluations, each with a checkpoint")
-    test_items: int = flag(2000, "most test problems per length")
+    test_items: int = flag(2000, "test problems per length, at most")
 
     def resolve(self):
         """This configuration with every None filled in from the task and from dim, checked.

@@ -357,7 +357,7 @@ def test_evaluation_by_run_c_is_evaluation_by_numpy(tmp_path, options):
         assert by_engine.keys() == ours.keys() and by_engine["n"] == ours["n"]
         if ours["n"]:
             assert (by_engine["exact"], by_engine["token"]) == (ours["exact"], ours["token"])
-            # Right and wrong are the same; logits of about 5 in float32 are summed in another order.
+            # Right and wrong are the same; logits of about 5 in float32 have another rounding.
             smooth = {"nll", "brier", "icl"}
             assert {name for name in ours if by_engine[name] != ours[name]} <= smooth
             assert all(abs(by_engine[name] - ours[name]) < 1e-6 for name in ("nll", "brier"))
