@@ -53,14 +53,14 @@ def add_fields(parser, config_class, names=None):
 
 
 def add_field(parser, field, kind, show_default):
-    help = field.metadata["help"]
+    text = field.metadata["help"]
     if show_default and field.default is not None:
-        help += f" (default {field.default})"
+        text += f" (default {field.default})"
     if kind is bool:
         options = {"action": argparse.BooleanOptionalAction}
     else:
         options = {"type": kind, "metavar": kind.__name__.upper()}
-    parser.add_argument(flag(field.name), default=argparse.SUPPRESS, help=help, **options)
+    parser.add_argument(flag(field.name), default=argparse.SUPPRESS, help=text, **options)
 
 
 def run(main):

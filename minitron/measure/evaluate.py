@@ -37,7 +37,7 @@ from ..model.transformer import model_forward
 
 CHUNK_TOKENS = 2**12                # scored at once: fits the caches, and keeps the engine busy
 EDIT_PROBLEMS = 200                 # answers that are generated for `edit`
-ICL_TOKENS = 20                     # scored tokens from which on a row has tenths
+ICL_TOKENS = 20                     # scored tokens that each row needs for `icl`
 TEMPERATURES = (1.0, 0.5, 0.25)     # of `sampled`
 BASIC = ("token", "exact", "nll", "brier")
 METRICS = (*BASIC, "edit", "p_length", "icl", "resolution", "exact_low", "exact_high",
@@ -68,8 +68,10 @@ def problems(task, config, length, split, limit):
     return Problems(tokens, inputs, targets, positions)
 
 
-# ---- scorers: score(inputs (B, T), scored (B, T) bool, positions (B, T) or None) -> logits (M, V)
-# of the M scored tokens, row by row
+# ---- scorers -------------------------------------------------------------------------------------
+#
+# score(inputs (B, T), scored (B, T) bool, positions (B, T) or None)
+#     -> logits (M, V) of the M scored tokens, row by row
 
 
 def numpy_scorer(p, config):
@@ -90,9 +92,11 @@ def engine_scorer(engine):
 
 def metrics_by_length(score, task, config):
     """{length: metrics} on the test problems, at the lengths of training and beyond"""
-    return {length: metrics_at_length(
-                score, task, length, problems(task, config, length, "test", config.test_items))
-            for length in task.lengths + task.beyond}
+    def metrics(length):
+        rows = problems(task, config, length, "test", config.test_items)
+        return metrics_at_length(score, task, length, rows)
+
+    return {length: metrics(length) for length in task.lengths + task.beyond}
 
 
 def metrics_at_length(score, task, length, problems):

@@ -178,7 +178,7 @@ def task_metrics_lines(r):
         references = ", ".join(f"{name} {nll:.4f}" for name, nll in r["reference"].items())
         yield f"nll {r['nll']:.4f}; {references}"
     if r.get("icl") is not None:
-        yield ("in-context learning: nll of a row's last tenth minus that of its first "
+        yield ("in-context learning: nll of a row's last tenth less that of its first "
                f"{r['icl']:+.4f}")
     if r.get("groups"):
         yield "exact match by kind: " + ", ".join(
