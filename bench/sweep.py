@@ -33,7 +33,7 @@ SHARED = {"dim": 16, "length": 2, "lr": 1e-5}       # so low a rate that no run 
 ALONE = """
 import json, sys, time
 from minitron.base import environment
-environment.use()
+environment.ensure_packages()
 from train import train
 from minitron.data.config import Config
 start = time.monotonic()
