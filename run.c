@@ -330,6 +330,7 @@ static float sum_of_squares(const float *x, size_t D);
 static float softmax(float *scores, size_t slots);
 static void linear_forward(mt_engine *e, float *y, const float *x, const matrix *m, size_t l,
                            size_t T, int add);
+static void keep(mt_engine *e, size_t l, const chunk *c, size_t t, const float *k, const float *v);
 static void attention_forward(mt_engine *e, float *y, const float *u, size_t l, const chunk *c);
 #else
 static float exponential(float x) { return expf(x); }
@@ -363,6 +364,17 @@ static void linear_forward(mt_engine *e, float *y, const float *x, const matrix 
         }
 }
 
+// Put keys and values (G, K) of token t of the chunk into the cache.
+static void keep(mt_engine *e, size_t l, const chunk *c, size_t t, const float *k, const float *v)
+{
+    const size_t b = c->sequence[t], s = c->slot[t], K = e->K;
+    for (size_t g = 0; g < e->G; g++)
+        for (size_t i = 0; i < K; i++) {
+            *key(e, l, b, g, s, i) = k[g * K + i];
+            *value(e, l, b, g, s, i) = v[g * K + i];
+        }
+}
+
 // y (T, HK) = softmax(q @ k.T) @ v, each token over its own sequence up to itself.  q (T, HK) are
 // the first columns of u (T, (H+2G)K); k and v come from the cache.
 static void attention_forward(mt_engine *e, float *y, const float *u, size_t l, const chunk *c)
@@ -393,17 +405,6 @@ static void attention_forward(mt_engine *e, float *y, const float *u, size_t l, 
         }
 }
 #endif
-
-// Put keys and values (G, K) of token t of the chunk into the cache.
-static void keep(mt_engine *e, size_t l, const chunk *c, size_t t, const float *k, const float *v)
-{
-    const size_t b = c->sequence[t], s = c->slot[t], K = e->K;
-    for (size_t g = 0; g < e->G; g++)
-        for (size_t i = 0; i < K; i++) {
-            *key(e, l, b, g, s, i) = k[g * K + i];
-            *value(e, l, b, g, s, i) = v[g * K + i];
-        }
-}
 
 // x (T, D) = rows of w, one per token
 static void embedding_forward(float *x, const chunk *c, const matrix *w)
@@ -1203,6 +1204,21 @@ static tile cache_tile(const float *floats, size_t outs, size_t ins, size_t firs
                   .width = used - first < step ? used - first : step};
 }
 
+// Pointers move along the tiles of the cache, as tile_at says.
+static void keep(mt_engine *e, size_t l, const chunk *c, size_t t, const float *k, const float *v)
+{
+    const size_t K = e->K, b = c->sequence[t], s = c->slot[t], rest = e->S - s / TILE * TILE;
+    const size_t step = rest < TILE ? rest : TILE;
+    for (size_t g = 0; g < e->G; g++, k += K, v += K) {
+        float *keys = key(e, l, b, g, s, 0);
+        for (size_t i = 0; i < K; i++) keys[i * step] = k[i];
+        for (size_t i = 0; i < K; i += TILE) {
+            float *values = value(e, l, b, g, s, i);
+            for (size_t j = 0; j < TILE && i + j < K; j++) values[j] = v[i + j];
+        }
+    }
+}
+
 // Attention of head h for `count` <= ROWS tokens that follow each other in one sequence, from token
 // t of the chunk on.  scores (ROWS, S) is scratch.
 static void attend(mt_engine *e, float *y, const float *u, size_t l, const chunk *c, size_t h,
@@ -1282,8 +1298,8 @@ int32_t mt_fork(mt_engine *e, mt_engine **fork)
     if (!copy) return MT_MEMORY;
     *copy = *e;
     copy->threads = copy->is_fork = 1;
-    copy->length = NULL;
     copy->B = 0;
+    copy->length = NULL, copy->weight = NULL, copy->order = NULL;
     if (!e->V) return fail(copy, MT_USAGE, "no model is loaded");
     return new_scratch(copy) ? fail(copy, MT_MEMORY, "no memory for another engine") : MT_OK;
 }

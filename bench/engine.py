@@ -5,6 +5,7 @@
     python bench/engine.py --shapes 0,1         some of them
     python bench/engine.py --out FILE           append each shape's figures to FILE as a line of JSON
     python bench/engine.py --table FILE         the figures in FILE as the table of docs/engine.md
+    python bench/engine.py --model MODEL        how fast a model file is, and a hash of its logits
 
     decode     one sequence, token by token, from its beginning: bytes of weights a second, against a loop in C that only
                reads as many bytes from memory
@@ -107,10 +108,10 @@ def limits(folder):
     return ffi, ffi.dlopen(str(folder / "read.so"))
 
 
-def seconds(action):
-    """How long an action takes, the mean over SECONDS or one call, whichever is longer"""
+def seconds(action, least=SECONDS):
+    """How long an action takes, the mean over `least` seconds or one call, whichever is longer"""
     start, calls = time.perf_counter(), 0
-    while calls == 0 or time.perf_counter() - start < SECONDS:
+    while calls == 0 or time.perf_counter() - start < least:
         action()
         calls += 1
     return (time.perf_counter() - start) / calls
@@ -241,6 +242,47 @@ def table(path):
     return "\n".join(rows)
 
 
+def weights_per_token(c):
+    """Weights that each token meets, and their bytes; c: Engine.config"""
+    L, D, K, F = c["layers"], c["dim"], c["head_dim"], c["ffn_dim"]
+    HK, QKV = c["heads"] * K, (c["heads"] + 2 * c["kv_heads"]) * K
+    shapes = [(L * QKV, D), (L * D, HK), (L * 2 * F, D), (L * D, F), (c["vocab"], D)]
+    row_bytes = (lambda ins: ins + 4 * -(-ins // 64)) if c["int8"] else (lambda ins: 4 * ins)
+    return sum(outs * ins for outs, ins in shapes), sum(outs * row_bytes(ins) for outs, ins in shapes)
+
+
+def measure_model(path, threads):
+    """Print how fast a model reads a text at once and token by token, and a hash of its last logits."""
+    with Engine(path, threads) as engine:
+        vocab, context = engine.config["vocab"], engine.config["context"]
+        count = min(512, context)
+        tokens, logits = np.arange(count, dtype=np.int32) * 7 % vocab, np.empty((1, vocab), np.float32)
+        last = np.arange(count) == count - 1
+        engine.reset(1, context)
+
+        def prefill():
+            engine.rewind(0)
+            engine.forward_into(logits, tokens, None, None, last)
+
+        first, to = pointer("int32_t[]", tokens), pointer("float[]", logits)
+        each = [first + i for i in range(count)]
+
+        def decode():
+            """Straight by mt_forward: Engine.forward takes longer than a small model's token."""
+            engine.rewind(0)
+            for token in each:
+                engine.lib.mt_forward(engine.handle, 1, token, C.NULL, C.NULL, C.NULL, to)
+
+        (weights, size), prefilled, decoded = weights_per_token(engine.config), seconds(prefill, 1), seconds(decode, 1)
+        hash = 14695981039346656037             # FNV-1a
+        for byte in logits.tobytes():
+            hash = (hash ^ byte) * 1099511628211 % 2**64
+        print(f"prefill: {count / prefilled:.0f} tokens per second, {2e-9 * weights * count / prefilled:.1f} GFLOP/s "
+              f"({count} at a time, threads: {threads})")
+        print(f"decode:  {count / decoded:.0f} tokens per second, {1e-9 * size * count / decoded:.1f} GB/s")
+        print(f"logits:  {hash:016x}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", default=",".join(map(str, range(len(SHAPES)))), help="numbers from 0, with commas")
@@ -248,6 +290,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--out", help="append the figures to this file")
     parser.add_argument("--table", help="print the figures of this file")
+    parser.add_argument("--model", help="measure this model file instead")
     parser.add_argument("--load", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.load:
@@ -255,6 +298,10 @@ def main():
         return
     if flags.table:
         print(table(flags.table))
+        return
+    if flags.model:
+        for threads in map(int, flags.threads.split(",")):
+            measure_model(flags.model, threads)
         return
     keep_memory()                               # as training and evaluation do
     for index in map(int, flags.shapes.split(",")):

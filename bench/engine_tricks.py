@@ -25,16 +25,14 @@ from minitron import Engine
 from minitron.engine import ffi, library
 
 ROUNDS, SHAPE = 9, bench_engine.SHAPES[1]
-VARIANTS = [    # what is worth measuring, threads, passage of run.c, its replacement
-    ("6 tokens a tile, not 4", 1, "NARROW = 32, TILE = 6", "NARROW = 32, TILE = 4"),
-    ("6 tokens a tile, not 1", 1, "NARROW = 32, TILE = 6", "NARROW = 32, TILE = 1"),
-    ("a form of its own for one token", 1, "TILES(tile1, y, x, panel, step);",
-     "TILES(tile, y, y_step, x, x_step, panel, step, 1);"),
+VARIANTS = [    # the trick, threads, passage of run.c, its replacement
+    ("6 tokens at a time, not 4", 1, "NARROW = 32, ROWS = 6", "NARROW = 32, ROWS = 4"),
+    ("6 tokens at a time, not 1", 1, "NARROW = 32, ROWS = 6", "NARROW = 32, ROWS = 1"),
     ("weights asked for ahead", 1, "__builtin_prefetch(address)", "(void)(address)"),
     ("an exponential without a call", 1, "static inline float exponential(float x)\n{",
      "static inline float exponential(float x)\n{\n    if (x > -HUGE_VALF) return expf(x);"),
-    ("12 sequences at a time, not 60", 1, "WINDOW = 12,", "WINDOW = 60,"),
-    ("a copy of the engine a thread", 2, "SMALL_MODEL = 1 << 24,", "SMALL_MODEL = 0,"),
+    ("12 sequences at a time, not 60", 1, "WINDOW = 12 }", "WINDOW = 60 }"),
+    ("a fork for each thread", 2, None, None),
     ("threads from 2^18 on, not from 2^14", 2, "THREAD_WORK = 1 << 18", "THREAD_WORK = 1 << 14"),
 ]
 
@@ -52,9 +50,11 @@ def build(folder, number, old, new):
     return ffi.dlopen(str(path.with_suffix(".so")))
 
 
-def speeds(folder, threads, lib):
+def speeds(folder, threads, lib, forks=True):
     with mock.patch("minitron.engine.library", lambda: lib):
         engines = {"model.bin": Engine(folder / "model.bin", threads)}
+    if not forks:
+        engines["model.bin"].workers = lambda tasks: [engines["model.bin"]]
     every = bench_engine.contenders(SHAPE, threads, folder, engines)
     return {name: every[name] for name in ("decode", "score", "generate")}
 
@@ -69,7 +69,9 @@ def main():
         bench_engine.write_models(SHAPE, folder)
         print(f"{'':36} threads   decode    score  generate")
         for number, (what, threads, old, new) in enumerate(VARIANTS):
-            with_it, without = speeds(folder, threads, library()), speeds(folder, threads, build(folder, number, old, new))
+            with_it = speeds(folder, threads, library())
+            other = library() if old is None else build(folder, number, old, new)
+            without = speeds(folder, threads, other, forks=old is not None)
             rounds = [{key: with_it[key]() / without[key]() for key in with_it} for _ in range(ROUNDS)]
             ratios = (statistics.median(row[key] for row in rounds) for key in with_it)
             print(f"{what:36} {threads:7d}" + "".join(f"{ratio:9.2f}" for ratio in ratios), flush=True)

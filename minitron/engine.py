@@ -8,9 +8,12 @@
 Calls release Python's lock, so that engines in several threads run side by side; one engine is for one thread at a time.
 """
 import codecs
+import copy
 import itertools
 import operator
 import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +24,8 @@ from .errors import MinitronError
 from .export import parse_provenance
 
 GROUP = 64          # texts that logprobs scores at a time
+BATCH = 1024        # tokens of whole sequences that logits works on at a time
+FEW = 12            # prompts that are not worth another thread, as many as run.c keeps in flight
 ffi = FFI()
 
 
@@ -59,6 +64,7 @@ class Engine:
 
     def __init__(self, path, threads=None):
         self.lib = library()
+        self.forks = []             # engines on the same weights, one per thread: see workers
         handle = ffi.new("mt_engine **")
         status = self.lib.mt_open(os.fsencode(path), handle)
         self.handle = ffi.gc(handle[0], self.lib.mt_close)      # so that one that is never closed is freed all the same
@@ -70,7 +76,8 @@ class Engine:
         except (MinitronError, ValueError) as error:
             self.close()
             raise error if isinstance(error, MinitronError) else MinitronError(f"{path}: {error}") from None
-        self.lib.mt_set_threads(self.handle, available_cpus() if threads is None else threads)
+        self.threads = available_cpus() if threads is None else threads
+        self.lib.mt_set_threads(self.handle, self.threads)
         config = self.lib.mt_get_config(self.handle)
         self.config = {name: getattr(config, name) for name, _ in ffi.typeof("mt_config").fields}
         self.parameters = self.lib.mt_parameters(self.handle)
@@ -82,7 +89,10 @@ class Engine:
         self.close()
 
     def close(self):
-        """Free the model's memory.  The engine is of no more use then."""
+        """Free the model's memory; the engine cannot be used any more."""
+        for fork in self.forks:
+            fork.close()
+        self.forks = []
         if self.handle != ffi.NULL:
             ffi.release(self.handle)
             self.handle = ffi.NULL
@@ -130,14 +140,50 @@ class Engine:
         self.check(self.lib.mt_rewind(self.opened(), sequence, length))
 
     def forward(self, tokens, sequences=None, positions=None, wanted=None):
-        """Append tokens to their sequences -> logits (number wanted, V).      All arguments (n,), see run.c's mt_forward."""
+        """Append tokens to their sequences -> logits (number wanted, V) after each.
+
+        All arguments are (n,), see run.c's mt_forward.
+        """
         tokens, sequences, positions = self.arrays(tokens, sequences, positions)
         wanted = None if wanted is None else flags(wanted, tokens)
-        logits = np.empty((tokens.size if wanted is None else np.count_nonzero(wanted), self.config["vocab"]), np.float32)
-        self.check(self.lib.mt_forward(
-            self.opened(), tokens.size, pointer("int32_t[]", tokens), pointer("int32_t[]", sequences),
-            pointer("int32_t[]", positions), pointer("uint8_t[]", wanted), pointer("float[]", logits)))
+        logits = self.empty_logits(tokens, wanted)
+        self.forward_into(logits, tokens, sequences, positions, wanted)
         return logits
+
+    def empty_logits(self, tokens, wanted):
+        """An array for the logits (number wanted, V) of as many tokens"""
+        rows = tokens.size if wanted is None else np.count_nonzero(wanted)
+        return np.empty((rows, self.config["vocab"]), np.float32)
+
+    def forward_into(self, logits, tokens, sequences, positions, wanted):
+        """mt_forward of arrays of the right kind"""
+        self.check(self.lib.mt_forward(
+            self.opened(), tokens.size, pointer("int32_t[]", tokens),
+            pointer("int32_t[]", sequences), pointer("int32_t[]", positions),
+            pointer("uint8_t[]", wanted), pointer("float[]", logits)))
+
+    def workers(self, tasks):
+        """Engines for that many tasks: forks, one per thread, if the model is small, else this one
+
+        The weights of a small model stay in the caches.  A large one would have to be read from
+        memory by each fork, so there threads share its products.
+        """
+        size = self.parameters * (1 if self.config["int8"] else 4)
+        count = min(self.threads, tasks)
+        if count < 2 or size >= self.lib.MT_SMALL:
+            return [self]
+        self.reset(1, 1)            # the forks have caches of their own
+        while len(self.forks) < count:
+            self.forks.append(self.fork())
+        return self.forks[:count]
+
+    def fork(self):
+        """An Engine on the same weights, for another thread; it must not outlive this one."""
+        handle, fork = ffi.new("mt_engine **"), copy.copy(self)
+        status = self.lib.mt_fork(self.opened(), handle)
+        fork.handle, fork.forks = ffi.gc(handle[0], self.lib.mt_close), []
+        fork.check(status)
+        return fork
 
     def score(self, tokens, targets, sequences=None, positions=None):
         """Append tokens to their sequences -> log p(target) (n,) of what follows each, in nats; NaN for a negative target."""
@@ -210,10 +256,22 @@ class Engine:
         tokens, positions = whole_sequences(tokens, positions)
         batch, time = tokens.shape
         wanted = None if wanted is None else flags(wanted, tokens)
-        logits = np.empty((tokens.size if wanted is None else np.count_nonzero(wanted), self.config["vocab"]), np.float32)
-        self.check(self.lib.mt_logits(
-            self.opened(), batch, time, pointer("int32_t[]", tokens), pointer("int32_t[]", positions),
-            pointer("uint8_t[]", wanted), pointer("float[]", logits)))
+        logits = self.empty_logits(tokens, wanted)
+        row = np.arange(batch + 1) * time               # of logits, at which each sequence begins
+        if wanted is not None:
+            row[1:] = np.cumsum(np.count_nonzero(wanted, axis=1))
+        together = min(batch, max(1, BATCH // time))
+        sequences = np.repeat(np.arange(together, dtype=np.int32), time)
+
+        def read(engine, start):
+            end = min(batch, start + together)
+            engine.reset(together, time)
+            engine.forward_into(logits[row[start]:row[end]], tokens[start:end], sequences,
+                                None if positions is None else positions[start:end],
+                                None if wanted is None else wanted[start:end])
+
+        starts = range(0, batch, together)
+        in_parallel(read, self.workers(len(starts)), starts)
         return logits.reshape(batch, time, -1) if wanted is None else logits
 
     def tokens_of(self, text):
@@ -251,20 +309,35 @@ class Engine:
         if not prompts:
             return []
         prompts = [self.prompt_tokens(prompt) for prompt in prompts]
-        lengths = integers("length", [len(prompt) for prompt in prompts])
-        most = self.config["context"] + 1 - int(lengths.min())     # one more than the context holds
         steps, seed = check_steps(steps), whole("seed", seed)
+        most = self.config["context"] + 1 - min(map(len, prompts))  # one more than it holds
         most = most if steps is None else min(steps, most)
-        tokens, generated = np.empty((len(prompts), most), np.int32), np.empty(len(prompts), np.int32)
-        flat, stop = integers("token", np.concatenate(prompts)), None if stop is None else integers("token", stop)
-        if stop is not None and stop.shape != lengths.shape:
-            raise MinitronError(f"{stop.size} stop tokens for {lengths.size} prompts: give one each")
+        how = self.sampling(temperature, top_k, top_p, min_p)
         random = np.array([(seed + i) % 2**64 for i in range(len(prompts))], np.uint64)
+        stop = None if stop is None else integers("token", stop)
+        if stop is not None and stop.shape != (len(prompts),):
+            raise MinitronError(f"{stop.size} stop tokens for {len(prompts)} prompts: give one each")
+        texts = [None] * len(prompts)
+
+        def write(engine, part):
+            texts[part] = engine.generate_some(prompts[part], most, how, random[part].copy(),
+                                               None if stop is None else stop[part].copy())
+
+        engines = self.workers(len(prompts) // FEW)
+        in_parallel(write, engines, [slice(i, None, len(engines)) for i in range(len(engines))])
+        return texts
+
+    def generate_some(self, prompts, most, how, random, stop):
+        """mt_generate -> lists of token ids.  how: mt_sampling *, random, stop: arrays (B,)"""
+        count = len(prompts)
+        flat = integers("token", np.concatenate(prompts))
+        lengths = np.array([len(prompt) for prompt in prompts], np.int32)
+        tokens, generated = np.empty((count, most), np.int32), np.empty(count, np.int32)
         self.check(self.lib.mt_generate(
-            self.opened(), len(prompts), pointer("int32_t[]", flat), pointer("int32_t[]", lengths), most,
-            pointer("int32_t[]", stop), self.sampling(temperature, top_k, top_p, min_p), pointer("uint64_t[]", random),
+            self.opened(), count, pointer("int32_t[]", flat), pointer("int32_t[]", lengths), most,
+            pointer("int32_t[]", stop), how, pointer("uint64_t[]", random),
             pointer("int32_t[]", tokens), pointer("int32_t[]", generated)))
-        return [row[:count].tolist() for row, count in zip(tokens, generated)]
+        return [row[:length].tolist() for row, length in zip(tokens, generated)]
 
     def stream(self, prompt, steps=None, temperature=None, top_k=0, top_p=1.0, min_p=0.0, seed=0):
         """What follows a prompt, piece by piece as it comes: an iterator of str for str, of bytes for bytes.
@@ -314,6 +387,25 @@ class Engine:
             raise MinitronError(f"logits of shape {row.shape}: give one for each of the {self.config['vocab']} tokens")
         self.check(self.lib.mt_sample(self.opened(), pointer("float[]", row), how, state, token))
         return token[0]
+
+
+def in_parallel(work, engines, tasks):
+    """work(engine, task) for each task, each engine on a thread of its own"""
+    tasks = deque(tasks)
+
+    def run(engine):
+        while tasks:
+            try:
+                task = tasks.popleft()
+            except IndexError:              # another thread was faster
+                return
+            work(engine, task)
+
+    if len(engines) == 1:
+        run(engines[0])
+        return
+    with ThreadPoolExecutor(len(engines)) as pool:
+        list(pool.map(run, engines))        # which raises what one of them has raised
 
 
 def whole_sequences(tokens, positions):

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 TREE = ROOT / "build" / "coverage"
 TESTS = ["test_shell.py", "test_engine.py", "test_export.py"]
 COMPILE = ["gcc", "-std=c11", "-O0", "--coverage"]
-SECTIONS = {"run.c": ("", ""), "loader": ("// Loader.", "// Mathematics.")}
+SECTIONS = {"run.c": ("", ""), "loader": ("// 5  Loader", "// 6  Fast loops")}
 
 
 def copy_tree():

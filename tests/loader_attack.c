@@ -82,7 +82,7 @@ static void check_message(const char *message)
     CHECK(*message && !strchr(message, '\n'));
 }
 
-enum { MANY = CHUNK + 3, FEW = 7, PROMPTS = 2 * WINDOW + 1, MOST = 4, TIME = 3, BATCHES = BATCH / TIME + 1 };
+enum { MANY = CHUNK + 3, FEW = 7, PROMPTS = 2 * WINDOW + 1, MOST = 4 };
 
 // `count` prompts of 1 to 3 tokens, as far as the context has room.  -> status
 static int32_t continue_prompts(mt_engine *e, int32_t count)
@@ -110,20 +110,24 @@ static int32_t continue_prompts(mt_engine *e, int32_t count)
     return status;
 }
 
-// Logits of `count` equal sequences: they have to be equal bits, where they are `finite`.  Not `all`: only the first row.
-static int32_t read_sequences(mt_engine *e, int32_t count, int all, int finite)
+// A fork beside its engine: equal bits for equal tokens, where they are `finite`.  -> status
+static int32_t use_fork(mt_engine *e, int finite)
 {
-    const size_t V = (size_t)e->config.vocab, row = TIME * V;
-    int32_t *tokens = malloc((size_t)count * TIME * sizeof *tokens);
-    uint8_t *wanted = calloc((size_t)count * TIME, 1);
-    float *logits = malloc((size_t)count * row * sizeof *logits);
-    for (int32_t i = 0; i < count * TIME; i++) tokens[i] = i % TIME % 2;
-    wanted[0] = 1;
-    int32_t status = mt_logits(e, count, TIME, tokens, all ? tokens : NULL, all ? NULL : wanted, logits);
-    for (int32_t i = 1; i < count && status == MT_OK && all && finite; i++)
-        CHECK(!memcmp(logits, logits + (size_t)i * row, row * sizeof *logits));
-    free(tokens);
-    free(wanted);
+    const size_t V = (size_t)e->config.vocab;
+    const int32_t tokens[] = {0, 1, 0};
+    mt_engine *both[] = {e, NULL};
+    int32_t status = mt_fork(e, &both[1]);
+    float *logits = calloc(2 * 3 * V, sizeof *logits);
+    if (!both[1]) snprintf(e->error, sizeof e->error, "%s", mt_error(both[1]));
+    else if (status) snprintf(e->error, sizeof e->error, "%s", both[1]->error);
+    for (size_t i = 0; i < 2 && !status; i++) {
+        status = mt_reset(both[i], 1, 3);
+        if (!status) status = mt_forward(both[i], 3, tokens, NULL, NULL, NULL, logits + i * 3 * V);
+        if (!status) CHECK(mt_length(both[i], 0) == 3);
+    }
+    if (!status && finite) CHECK(!memcmp(logits, logits + 3 * V, 3 * V * sizeof *logits));
+    if (!status) CHECK(continue_prompts(both[1], 1) == continue_prompts(e, 1));
+    mt_close(both[1]);
     free(logits);
     return status;
 }
@@ -191,7 +195,7 @@ static void use(mt_engine *e, int many)
     free(weights);
     CHECK(is_result(continue_prompts(e, 1)));
     CHECK(!many || is_result(continue_prompts(e, PROMPTS)));
-    CHECK(read_sequences(e, many ? BATCHES : 2, 1, many) == MT_OK);
+    CHECK(is_result(use_fork(e, many)));
     use_text(e);
 }
 
@@ -211,7 +215,9 @@ static void use_refused(mt_engine *e)
     CHECK(mt_attention(e, 1, &zero, NULL, NULL, 0, 0, &result) == MT_USAGE);
     CHECK(mt_sample(e, &logit, &how, &random, &zero) == MT_USAGE);
     CHECK(mt_generate(e, 1, &zero, &one, 1, NULL, &how, &random, &zero, &size) == MT_USAGE);
-    CHECK(mt_logits(e, 1, 1, &zero, NULL, NULL, &result) == MT_USAGE);
+    mt_engine *fork;
+    CHECK(mt_fork(e, &fork) == MT_USAGE && *mt_error(fork));
+    mt_close(fork);
     CHECK(mt_encode(e, nothing, 0, &zero, &count) == MT_OK && mt_encode(e, "a", 1, &zero, &count) == MT_USAGE);
     CHECK(mt_piece(e, 0, &size) == NULL);
     mt_get_provenance(e, &length);
@@ -237,9 +243,13 @@ static void try_file(const uint8_t *bytes, uint64_t size, int how)
         use_refused(e);
         refused++;
     } else {
-        // the file, what is kept of each token, and one panel
+        // the file, some bytes per token, and one tile
         const uint64_t token = 2 * sizeof(piece) + sizeof(double) + sizeof(int32_t);
-        CHECK(allocated <= sizeof *e + size + 4 * PANEL + token * (uint64_t)e->config.vocab + largest_panel(&e->w));
+        cursor at = {.int8 = e->config.int8};
+        params p;
+        place_tensors(&e->config, &at, &p);
+        CHECK(at.tile <= at.bytes);
+        CHECK(allocated <= sizeof *e + size + 4 * TILE + token * (uint64_t)e->config.vocab + at.tile);
         use(e, how == MANY_TOKENS);
         accepted++;
     }
@@ -339,7 +349,7 @@ static int32_t ask_for_memory(mt_engine *e)
     if (!status) status = mt_score(e, 1, &token, NULL, NULL, &token, &logprob);
     if (!status) status = continue_prompts(e, 1);
     if (!status) status = continue_prompts(e, PROMPTS);
-    if (!status) status = read_sequences(e, BATCHES, 0, 0);
+    if (!status) status = use_fork(e, 0);
     return status;
 }
 
@@ -402,22 +412,23 @@ static void refuse_calls(const uint8_t *model, uint64_t size)
     CHECK(mt_generate(e, 0, &token, &length, 1, NULL, &good, &random, &token, &generated) == MT_OK);
     CHECK(mt_forward(e, -1, &token, NULL, NULL, NULL, NULL) == MT_USAGE);
     CHECK(mt_attention(e, -1, &token, NULL, NULL, 0, 0, &logprob) == MT_USAGE && logprob == 1);
-    const int32_t shapes[][2] = {{0, 1}, {1, 0}, {1, INT32_MAX}};
-    for (int i = 0; i < 3; i++) CHECK(mt_logits(e, shapes[i][0], shapes[i][1], &token, NULL, NULL, &logprob) == MT_USAGE);
-    static const int32_t tokens[BATCH + 1];
-    CHECK(mt_logits(e, BATCH + 1, 1, tokens, NULL, NULL, NULL) == MT_OK);       // no logits, of more than one batch
-    static const uint8_t wanted[BATCH + 1] = {1};
+    static const int32_t tokens[4 * CHUNK + 1];
+    static const uint8_t wanted[4 * CHUNK + 1] = {1};
     float *row = malloc(sizeof *row * (size_t)e->config.vocab);
-    CHECK(mt_logits(e, 1, BATCH + 1, tokens, NULL, wanted, row) == MT_OK && mt_length(e, 0) == BATCH + 1);
+    CHECK(mt_reset(e, 1, 4 * CHUNK + 1) == MT_OK);
+    CHECK(mt_forward(e, 4 * CHUNK + 1, tokens, NULL, NULL, NULL, NULL) == MT_OK);      // no logits
+    CHECK(mt_rewind(e, 0, 0) == MT_OK);
+    CHECK(mt_forward(e, 4 * CHUNK + 1, tokens, NULL, NULL, wanted, row) == MT_OK);     // one row
+    CHECK(mt_length(e, 0) == 4 * CHUNK + 1);
     CHECK(mt_reset(e, 2, 4) == MT_OK && mt_forward(e, 1, &token, NULL, NULL, NULL, NULL) == MT_OK);
     free(row);
     for (length = 0; length < 20; length += 10)
         CHECK(mt_generate(e, 1, &token, &length, 1, NULL, &good, &random, &token, &generated) == MT_USAGE);
     CHECK(mt_length(e, 0) == 1);                // none of them has reset the engine
-    CHECK(continue_prompts(e, PROMPTS) == MT_OK && read_sequences(e, BATCHES, 1, 1) == MT_OK);      // on one thread
-    e->w.head.layers = SMALL_MODEL;             // as if it were large, which only decides how prompts are shared out
+    CHECK(continue_prompts(e, PROMPTS) == MT_OK && use_fork(e, 1) == MT_OK);    // on one thread
+    e->parameters = MT_SMALL;           // as if it were large, which only decides how many prompts run at once
     mt_set_threads(e, 2);
-    CHECK(continue_prompts(e, PROMPTS) == MT_OK && read_sequences(e, BATCHES, 1, 1) == MT_OK);
+    CHECK(continue_prompts(e, PROMPTS) == MT_OK && use_fork(e, 1) == MT_OK);
     mt_close(e);
     CHECK(living == 0);
 }
@@ -468,12 +479,10 @@ static void refuse_room(const uint8_t *model, uint64_t size)
     }
     mt_close(e);
     mt_close(NULL);
-    CHECK(!new_floats(UINT64_C(1) << 40, UINT64_C(1) << 40, 1) && !new_floats(1 << 30, 1 << 30, UINT64_C(1) << 30));
-    float *none[] = {new_floats(0, 5, 5), new_floats(5, 5, 0)};
-    for (int i = 0; i < 2; i++) {
-        CHECK(none[i]);
-        counted_free(none[i]);
-    }
+    CHECK(!new_floats(0x1p80) && !new_floats(0x1p90) && !new_floats(0x1p50 + 1) && !new_floats(0x1p40));
+    float *none = new_floats(0);
+    CHECK(none);
+    counted_free(none);
     CHECK(living == 0);
 }
 

@@ -3,7 +3,7 @@
    usage: shell_attack FOLDER MODEL...      prints "N runs" on standard error, or what went wrong, with exit code 1
 
    FOLDER is for scratch files.  A run has to end with one of the documented exit codes, 3 where memory was refused, to say why in
-   one line unless it is 0, and to lose no memory.  The clock runs as fast as it is asked, so that --bench takes no time. */
+   one line unless it is 0, and to lose no memory. */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
 #include <errno.h>
@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 static int64_t living;                  // allocations that have not been freed
@@ -49,20 +48,12 @@ static ssize_t counted_getline(char **line, size_t *room, FILE *stream)
 static int watched_fflush(FILE *file) { return full == 1 ? EOF : fflush(file); }
 static int watched_ferror(FILE *file) { return full == 2 ? (errno = EIO) : ferror(file); }
 
-static int fast_clock(struct timespec *now)
-{
-    static time_t time;
-    *now = (struct timespec){.tv_sec = time++};
-    return 0;
-}
-
 #define malloc counted_malloc
 #define calloc counted_calloc
 #define realloc counted_realloc
 #define aligned_alloc counted_aligned_alloc
 #define free counted_free
 #define getline counted_getline
-#define clock_gettime(clock, now) fast_clock(now)
 #define isatty(file) terminal
 #define fflush watched_fflush
 #undef ferror
@@ -82,10 +73,10 @@ extern FILE *stderr;
 static const char *const SESSIONS[] = {
     "M -i aab -n 3", "M -i aab -t 0", "M -i aab -t 1 -k 2 -p 0.9 -m 0.01 -s 3 -j 2", "M -f T -n 2", "M -i - -n 2", "M",
     "M -f E", "M --info", "M --score T", "M --score T -j 2", "M --score -", "M --score E", "M --score 9", "M --score 2",
-    "M --bench", "-h", "--help M -q", "M --logprobs -i aab", "M --logprobs -f T", "M --logprobs -f E", "M --logprobs -i a",
+    "-h", "--help M -q", "M --logprobs -i aab", "M --logprobs -f T", "M --logprobs -f E", "M --logprobs -i a",
     "M --logprobs -i \"\\\x80", "M --attention 0,0 -i aab", "M --attention 9,0 -i aab", "M --attention 0,9 -i aab",
     "M --attention 0,0 -f E", "", "-", "--nope M", "-x M", "M M", "M -i", "M --score", "M -i a -f T", "M --score T -i a",
-    "M --info --bench", "M --info --info", "M --info -h", "M -n 0", "M -n 1.5", "M -n x", "M -n 5x", "M -t nan", "M -t -1",
+    "M --info --logprobs", "M --info --info", "M --info -h", "M -n 0", "M -n 1.5", "M -n x", "M -n 5x", "M -t nan", "M -t -1",
     "M -t 1e999", "M -k -1", "M -p 0", "M -m 2", "M -j 999", "M -s -1", "M -s 5x", "M -s x", "M -s 99999999999999999999999",
     "M --attention 0", "M --attention x,1", "M --attention 0,0,0", "M --attention 00000000000000000,0", "M -f N", "M -f F",
     "M --score N", "N -i a", "F -i a", "T -i a", "M -i zz", "M -i \x01", "M --score F", "M -i aaaaaaaaaaaaaaaaa", "M -f L",

@@ -17,7 +17,7 @@ from helpers import LETTERS, SMALL, bits, constant, feed, in_double, random_conf
 
 from minitron import Engine, model, sampler
 from minitron.config import ModelConfig
-from minitron.engine import ROOT, ffi, library
+from minitron.engine import BATCH, ROOT, ffi, library
 from minitron.errors import MinitronError
 from minitron.export import Vocabulary, model_bytes
 
@@ -100,7 +100,7 @@ def test_long_texts(build, seed):
 def test_wanted_chooses_rows(build):
     rng = np.random.default_rng(0)
     engine, _ = build(SMALL)
-    tokens = rng.integers(0, SMALL.vocab, (constant("BATCH") // 30, 40))        # more than a batch
+    tokens = rng.integers(0, SMALL.vocab, (BATCH // 30, 40))        # more than a batch
     everything = engine.logits(tokens)
     for share in (0, 0.1, 0.5, 1):
         wanted = rng.random(tokens.shape) < share
@@ -328,7 +328,8 @@ def test_more_tokens_than_fit(letters):
     letters.reset(2, 4)
     refused("sequence 1 is longer than the context of 4 tokens", letters.forward, [0] * 6, [0, 1, 1, 1, 1, 1])
     for sequences, context in [(0, 1), (1, 0), (-1, 4), (4, -1)]:
-        refused("makes no sense", letters.reset, sequences, context)
+        refused(f"sequences is {sequences} and context is {context}, but both must be at least 1",
+                letters.reset, sequences, context)
     refused("no memory", letters.reset, 2**31 - 1, 2**31 - 1)
     refused("sequence 0 does not exist", letters.forward, [0])     # the failed reset has left no room at all
 

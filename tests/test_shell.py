@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,7 @@ def test_help(model):
     text = printed("-h")
     assert text.startswith(b"usage: run MODEL") and text == printed("--help") == printed(model, "-n", "3", "-h")
     for flag in ("-i", "-f", "-n", "-t", "-k", "-p", "-m", "-s", "-j", "-h",
-                 "--score", "--logprobs", "--attention", "--bench", "--info"):
+                 "--score", "--logprobs", "--attention", "--info"):
         assert f"\n  {flag} ".encode() in text
 
 
@@ -159,10 +160,10 @@ def test_help(model):
 # Scores, log-probabilities, attention, speed
 
 def scores(line):
-    """The numbers of --score's line -> tokens, [nll, perplexity, bits a byte], [their standard errors]"""
+    """The numbers of --score's line -> tokens, [nll, perplexity, bits per byte], [their standard errors]"""
     number = r"([\d.]+)"
     found = re.fullmatch(rf"{number} tokens: nll {number} \+- {number}, perplexity {number} \+- {number}, "
-                         rf"bits a byte {number} \+- {number}\n", line.decode())
+                         rf"bits per byte {number} \+- {number}\n", line.decode())
     tokens, *numbers = map(float, found.groups())
     return int(tokens), numbers[::2], numbers[1::2]
 
@@ -313,17 +314,20 @@ def test_attention_of_a_head_that_is_not_there(model, value):
 
 
 def test_bench(tmp_path):
-    """Its last line names the bits of the logits behind 0, 7, 14 ..., so that machines, builds and threads can be compared."""
+    """bench/engine.py: its last line names the bits of the logits after 0, 7, 14 ..., so that machines, builds and threads
+    can be compared."""
     model = write(tmp_path / "model.bin", LETTERS, context=700, dtype=INT8)
-    lines = printed(model, "--bench", "-j", "2").decode().splitlines()
+    command = [sys.executable, ROOT / "bench" / "engine.py", "--model", model, "--threads", "2"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
     hash = 14695981039346656037
     with Engine(model, threads=1) as engine:
         engine.reset(1, 512)
         for byte in engine.forward(np.arange(512) * 7 % 8)[-1].tobytes():
             hash = (hash ^ byte) * 1099511628211 % 2**64
     assert lines[2:] == [f"logits:  {hash:016x}"]
-    assert re.fullmatch(r"prefill: [1-9]\d* tokens a second, \d+\.\d GFLOP/s \(512 at a time\)", lines[0])
-    assert re.fullmatch(r"decode:  [1-9]\d* tokens a second, \d+\.\d GB/s", lines[1])
+    speed = r"[1-9]\d* tokens per second, \d+\.\d"
+    assert re.fullmatch(rf"prefill: {speed} GFLOP/s \(512 at a time, threads: 2\)", lines[0])
+    assert re.fullmatch(rf"decode:  {speed} GB/s", lines[1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -399,7 +403,7 @@ def test_empty_number(model, flags):
 
 
 @pytest.mark.parametrize("flags", [
-    "--info --bench", "--bench --info", "--logprobs --attention 0,0", "--score prompt --logprobs", "--attention 0,0 --score a",
+    "--info --logprobs", "--logprobs --info", "--logprobs --attention 0,0", "--score prompt --logprobs", "--attention 0,0 --score a",
 ])
 def test_two_things_to_do(model, flags):
     first, second = (word for word in flags.split() if word.startswith("--"))

@@ -27,13 +27,13 @@ static inline void repair_checksum(uint8_t *p, uint64_t size)
 // Sizes of the blocks that go with the dimensions and the file; whatever the others do not need is provenance.
 static inline void repair_sizes(uint8_t *p, uint64_t size)
 {
-    mt_engine *e = new_engine();
+    mt_engine *e = calloc(1, sizeof *e);
     sizes s = {0};
     write_u64(p + 96, size);
     read_header(e, p, size, &s);
     if (e->parameters) {                        // the dimensions are within their limits
         cursor at = {.int8 = e->config.int8};
-        place_tensors(&e->config, &at, &e->w);
+        place_tensors(&e->config, &at, &e->p);
         const uint64_t tokenizer = read_u64(p + 72) % size, others = HEADER + align64(tokenizer) + at.bytes;
         write_u64(p + 72, tokenizer);
         write_u64(p + 88, at.bytes);

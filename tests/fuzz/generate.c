@@ -94,21 +94,30 @@ static void call_generate(mt_engine *e, script *s)
     CHECK(mt_reset(e, SEQUENCES, CONTEXT) == MT_OK);
 }
 
-static void call_logits(mt_engine *e, script *s)
+// Whole sequences, on a fork
+static void call_fork(mt_engine *e, script *s)
 {
     const int32_t count = next_byte(s) % 3, time = next_byte(s) % 4;
     const uint8_t given = next_byte(s);
-    int32_t tokens[6], positions[6];
+    int32_t tokens[6], sequences[6], positions[6];
     uint8_t wanted[6];
+    mt_engine *fork;
+    CHECK(mt_fork(e, &fork) == MT_OK);
     for (int i = 0; i < count * time; i++) {
         tokens[i] = next_number(s);
+        sequences[i] = i / time;
         positions[i] = given & 2 ? next_number(s) : i;
         wanted[i] = given >> 3 & (uint8_t)(1 << i % 3) ? 1 : 0;
     }
     float *logits = malloc(6 * sizeof *logits * (size_t)e->config.vocab);
-    check_status(e, mt_logits(e, count, time, tokens, given & 1 ? NULL : positions, given & 4 ? NULL : wanted, logits));
+    int32_t status = mt_reset(fork, count, time);
+    check_status(fork, status);
+    if (!status)
+        status = mt_forward(fork, count * time, tokens, sequences, given & 1 ? NULL : positions,
+                            given & 4 ? NULL : wanted, logits);
+    check_status(fork, status);
     free(logits);
-    CHECK(mt_reset(e, SEQUENCES, CONTEXT) == MT_OK);
+    mt_close(fork);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -125,7 +134,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (call < 3) call_forward(e, &s, call);
         else if (call == 3) call_generate(e, &s);
         else if (call == 4) check_status(e, mt_rewind(e, next_number(&s), next_number(&s)));
-        else if (call == 5) call_logits(e, &s);
+        else if (call == 5) call_fork(e, &s);
         else check_status(e, mt_reset(e, SEQUENCES, CONTEXT));
     }
     mt_close(e);
