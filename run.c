@@ -1188,8 +1188,9 @@ static float softmax(float *scores, size_t slots)
     for (size_t j = 0; j < LANES; j++) top[j] = scores[j];
     for (size_t s = LANES; s < padded; s += LANES)
         for (size_t j = 0; j < LANES; j++) top[j] = scores[s + j] > top[j] ? scores[s + j] : top[j];
+    for (size_t j = 0; j < LANES / 2; j++) top[j] = top[j + 8] > top[j] ? top[j + 8] : top[j];
     most = top[0];
-    for (size_t j = 1; j < LANES; j++) most = top[j] > most ? top[j] : most;
+    for (size_t j = 1; j < LANES / 2; j++) most = top[j] > most ? top[j] : most;
     for (size_t s = 0; s < padded; s += LANES)
         for (size_t j = 0; j < LANES; j++)
             part[j] += scores[s + j] = exponential(scores[s + j] - most);
@@ -1214,7 +1215,8 @@ static void keep(mt_engine *e, size_t l, const chunk *c, size_t t, const float *
         for (size_t i = 0; i < K; i++) keys[i * step] = k[i];
         for (size_t i = 0; i < K; i += TILE) {
             float *values = value(e, l, b, g, s, i);
-            for (size_t j = 0; j < TILE && i + j < K; j++) values[j] = v[i + j];
+            const size_t n = K - i < TILE ? K - i : TILE;
+            for (size_t j = 0; j < n; j++) values[j] = v[i + j];
         }
     }
 }

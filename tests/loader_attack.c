@@ -118,8 +118,6 @@ static int32_t use_fork(mt_engine *e, int finite)
     mt_engine *both[] = {e, NULL};
     int32_t status = mt_fork(e, &both[1]);
     float *logits = calloc(2 * 3 * V, sizeof *logits);
-    if (!both[1]) snprintf(e->error, sizeof e->error, "%s", mt_error(both[1]));
-    else if (status) snprintf(e->error, sizeof e->error, "%s", both[1]->error);
     for (size_t i = 0; i < 2 && !status; i++) {
         status = mt_reset(both[i], 1, 3);
         if (!status) status = mt_forward(both[i], 3, tokens, NULL, NULL, NULL, logits + i * 3 * V);
@@ -127,6 +125,8 @@ static int32_t use_fork(mt_engine *e, int finite)
     }
     if (!status && finite) CHECK(!memcmp(logits, logits + 3 * V, 3 * V * sizeof *logits));
     if (!status) CHECK(continue_prompts(both[1], 1) == continue_prompts(e, 1));
+    const char *reason = mt_error(both[1]);
+    if (status && *reason) snprintf(e->error, sizeof e->error, "%s", reason);       // the fork's, or its own
     mt_close(both[1]);
     free(logits);
     return status;
