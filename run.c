@@ -62,14 +62,8 @@
 
    Query head h uses key/value head h / (H/G).  Queries and keys are normalized (flag 2), then
    rotated, then queries are multiplied by K^-0.5.  Rotary positions rotate the channel pairs
-   (2j, 2j+1) of a head by position * theta^(-2j/K).  Linear attention leaves out softmax.
-   Checksum: the file as u64 words without words 30 and 31; a = sum of words, b = sum of all values
-   that a takes on the way, both modulo 2^64 (Fletcher 1982).  Changing one word always changes a;
-   swapping words nearly always changes b.
-
-   A model file is not trusted.  Every size is computed in 64 bits from the header and compared with
-   the file before any pointer is formed.  Loading takes the file's size in memory, 44 bytes per
-   token of the vocabulary, and room for one tile; mt_reset takes as much as it says. */
+   (2j, 2j+1) of a head by position * theta^(-2j/K).  Linear attention leaves out softmax.  The
+   checksum is explained at add_words. */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
 #include <errno.h>
@@ -81,9 +75,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 // ------------------------------------------------------------------------------------------------
 // 2  The API
@@ -188,7 +179,6 @@ int32_t mt_generate(mt_engine *engine, int32_t count, const int32_t *prompts,
 // Text to tokens, everywhere the longest piece that fits.  tokens has room for `size`.
 int32_t mt_encode(mt_engine *engine, const char *text, int64_t size, int32_t *tokens,
                   int64_t *count);
-
 // A token's bytes, not 0-terminated; NULL: no such token
 const char *mt_piece(const mt_engine *engine, int32_t token, int32_t *size);
 
@@ -268,18 +258,8 @@ typedef struct {            // the tokens in flight, and each one's place in the
     size_t count, token[CHUNK], sequence[CHUNK], slot[CHUNK], position[CHUNK];
 } chunk;
 
-// Store why a call failed.  -> status
-#if defined(__GNUC__)
-__attribute__((format(printf, 3, 4)))
-#endif
-static int32_t fail(mt_engine *e, int32_t status, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(e->error, sizeof e->error, format, arguments);
-    va_end(arguments);
-    return status;
-}
+// Store why a call failed, as printf would print it.  -> status
+static int32_t fail(mt_engine *e, int32_t status, const char *format, ...);
 
 // Where w[i][k] of a matrix (outs, ins) is stored.  It is packed in tiles: TILE rows make a tile,
 // which is stored column by column; the last one may have fewer rows.  Part 6 says why.  TILE = 2:
@@ -601,17 +581,19 @@ static double draw(uint64_t *random)
     return (double)(z >> 11) * 0x1p-53;
 }
 
-// Restore the heap below `root`: the most likely token on top, the lower id first among equals.
+// Whether token a is more likely than b, or as likely with the lower id
+static int is_before(int32_t a, int32_t b, const double *weight)
+{
+    return weight[a] > weight[b] || (weight[a] == weight[b] && a < b);
+}
+
+// Restore the heap below `root`: the first token is on top.
 static void sift(int32_t *heap, int32_t size, int32_t root, const double *weight)
 {
     for (int32_t child; (child = 2 * root + 1) < size; root = child) {
-        const int32_t right = child + 1;
-        if (right < size && (weight[heap[right]] > weight[heap[child]] ||
-                             (weight[heap[right]] == weight[heap[child]] &&
-                              heap[right] < heap[child])))
-            child = right;
+        if (child + 1 < size && is_before(heap[child + 1], heap[child], weight)) child++;
         const int32_t a = heap[root], b = heap[child];
-        if (weight[a] > weight[b] || (weight[a] == weight[b] && a < b)) return;
+        if (is_before(a, b, weight)) return;
         heap[root] = b;
         heap[child] = a;
     }
@@ -636,10 +618,9 @@ static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how,
     int32_t *heap = e->order;
     for (int32_t i = 0; i < V; i++) {
         const double difference = (double)logits[i] - (double)logits[best];
-        weight[i] = exp(difference / (double)how->temperature);
+        total += weight[i] = exp(difference / (double)how->temperature);
         heap[i] = i;
     }
-    for (int32_t i = 0; i < V; i++) total += weight[i];
 
     // from the most likely token down, until top-k, top-p or min-p ends it; they gather after the
     // shrinking heap
@@ -670,9 +651,23 @@ static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how,
 // ------------------------------------------------------------------------------------------------
 
 // ------------------------------------------------------------------------------------------------
-// 5  Loader.  Nothing is believed before it is checked.
+// 5  Loader.  No byte of a model file is trusted: every size is computed in 64 bits from the header
+//    and compared with the file before any pointer is formed.  Loading takes the file's size in
+//    memory, 44 bytes per token of the vocabulary, and room for one tile.
 
 enum { HEADER = 256, MAX_PIECE = 256 };         // bytes
+
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+static int32_t fail(mt_engine *e, int32_t status, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(e->error, sizeof e->error, format, arguments);
+    va_end(arguments);
+    return status;
+}
 
 const char *mt_error(const mt_engine *e) { return e ? e->error : "out of memory"; }
 
@@ -681,9 +676,7 @@ static uint64_t read_u64(const uint8_t *p) { uint64_t v; memcpy(&v, p, 8); retur
 static float read_f32(const uint8_t *p) { float v; memcpy(&v, p, 4); return v; }
 static uint64_t align64(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-typedef struct {            // bytes of each block, as the header gives them
-    uint64_t tokenizer, provenance, tensors, file;
-} sizes;
+typedef struct { uint64_t tokenizer, provenance, tensors, file; } sizes;    // of blocks, in bytes
 
 typedef struct {            // walks over the tensor block in the file's order
     uint8_t *base;          // NULL: it only counts
@@ -867,8 +860,7 @@ static int32_t load(mt_engine *e, const sizes *s, uint64_t a, uint64_t b)
     const mt_config *c = &e->config;
     uint8_t *p = e->bytes;
     if (a != read_u64(p + 240) || b != read_u64(p + 248))
-        return fail(e, MT_FILE, "the checksum is wrong: the file is damaged, copy or train it "
-                    "again");
+        return fail(e, MT_FILE, "the checksum is wrong: the file is damaged");
     e->provenance = (const char *)p + HEADER + align64(s->tokenizer);
     e->provenance_size = s->provenance;
     for (uint64_t i = 0; i < s->provenance; i++)
@@ -895,10 +887,7 @@ static int32_t load(mt_engine *e, const sizes *s, uint64_t a, uint64_t b)
     return status;
 }
 
-typedef struct {            // of a model's bytes: a file, or else memory
-    FILE *file;
-    const uint8_t *memory;
-} source;
+typedef struct { FILE *file; const uint8_t *memory; } source;   // of a model: file, or else memory
 
 // The next `size` bytes -> whether there are as many
 static int take(source *from, uint8_t *to, uint64_t size)
@@ -909,6 +898,9 @@ static int take(source *from, uint8_t *to, uint64_t size)
     return 1;
 }
 
+// The checksum of u64 words: a is their sum, b the sum of all values that a takes on the way, both
+// modulo 2^64 (Fletcher 1982).  Changing one word always changes a, swapping words nearly always b.
+// The file's own leaves out the words that hold it, 30 and 31.
 static void add_words(const uint8_t *p, uint64_t size, uint64_t *a, uint64_t *b)
 {
     for (uint64_t i = 0; i + 8 <= size; i += 8) *b += *a += read_u64(p + i);
@@ -941,14 +933,15 @@ static int32_t read_model(mt_engine *e, source *from, uint64_t size)
                 ferror(from->file) ? strerror(errno) : "the file has become shorter");
 }
 
-// A new engine, of a file or of memory
-static int32_t open_model(const char *path, source from, uint64_t size, mt_engine **engine)
+// A new engine, of a file or of `size` bytes
+static int32_t open_model(const char *path, const void *bytes, uint64_t size, mt_engine **engine)
 {
     mt_engine *e = *engine = calloc(1, sizeof *e);
-    if (!e) return MT_MEMORY;
-    e->threads = 1;
+    source from = {.memory = bytes};
     struct stat about;
     int32_t status = MT_OK;
+    if (!e) return MT_MEMORY;
+    e->threads = 1;
     if (path && stat(path, &about)) status = fail(e, MT_FILE, "%s", strerror(errno));
     else if (path && !S_ISREG(about.st_mode)) status = fail(e, MT_FILE, "not a regular file");
     else if (path && !(from.file = fopen(path, "rb")))
@@ -957,24 +950,18 @@ static int32_t open_model(const char *path, source from, uint64_t size, mt_engin
     if (from.file) fclose(from.file);
     if (!status) return MT_OK;
 
-    // a model without tokens, which every other function refuses
-    e->config = (mt_config){0};
-    e->V = 0;
-    e->longest = 0;
-    e->provenance_size = 0;
+    e->config = (mt_config){0};     // a model without tokens, which every other function refuses
+    e->V = 0, e->longest = 0, e->provenance_size = 0;
     char reason[sizeof e->error];
     memcpy(reason, e->error, sizeof reason);
     return path ? fail(e, status, "%.200s: %.300s", path, reason) : status;
 }
 
-int32_t mt_open(const char *path, mt_engine **engine)
-{
-    return open_model(path, (source){0}, 0, engine);
-}
+int32_t mt_open(const char *path, mt_engine **engine) { return open_model(path, NULL, 0, engine); }
 
 int32_t mt_load(const void *bytes, uint64_t size, mt_engine **engine)
 {
-    return open_model(NULL, (source){.memory = bytes}, size, engine);
+    return open_model(NULL, bytes, size, engine);
 }
 
 void mt_close(mt_engine *e)
@@ -1122,11 +1109,8 @@ static void multiply_tile(float *y, const float *x, const matrix *m, size_t l, s
     product(y + first, m->outs, x, m->ins, &w, T, m->ins, add);
 }
 
-// Whether all threads should share a piece of work
-static int is_shared(const mt_engine *e, size_t multiply_adds)
-{
-    return e->team > 1 && multiply_adds > THREAD_WORK;
-}
+// Whether threads should share so many multiply-adds
+static int is_shared(const mt_engine *e, size_t work) { return e->team > 1 && work > THREAD_WORK; }
 
 static void linear_forward(mt_engine *e, float *y, const float *x, const matrix *m, size_t l,
                            size_t T, int add)
@@ -1270,7 +1254,9 @@ static void attend_heads(mt_engine *e, float *y, const float *u, size_t l, const
     }
 }
 
-#ifndef _OPENMP
+#ifdef _OPENMP
+#include <omp.h>
+#else
 static int omp_get_thread_num(void) { return 0; }
 #endif
 
@@ -1313,7 +1299,7 @@ static float *new_floats(double count)
     return aligned_alloc(64, (size_t)align64(4 * (uint64_t)count) + 4 * TILE);
 }
 
-// One block of memory for all that sequences need.  A fast loop may read beyond the end of any part.
+// One block of memory for all that sequences need.  A fast loop may read beyond a part's end.
 static int32_t new_caches(mt_engine *e, size_t B, size_t context, size_t team)
 {
     const size_t S = round_up(context), QKV = (e->H + 2 * e->G) * e->K, HK = e->H * e->K;
@@ -1490,8 +1476,8 @@ int32_t mt_sample(mt_engine *e, const float *logits, const mt_sampling *how, uin
 }
 
 // Generation for many prompts.  A window of sequences is kept busy: when one ends, the next prompt
-// takes its place, so that there is always work for ROWS tokens at a time.  12 of them, not 60: 1.14
-// times at dim 128, as keys and values stay in the caches.
+// takes its place, so that there is always work for ROWS tokens at a time.  12 of them, not 60:
+// 1.14 times at dim 128, as keys and values stay in the caches.
 
 enum { WINDOW = 12 };           // sequences of a small model; for a large one, 5 times as many
 
@@ -1898,12 +1884,8 @@ static void print_token(const mt_engine *e, int32_t token)
     putchar('"');
 }
 
-// A finite number, or null
-static void print_number(double number)
-{
-    if (number - number == 0) printf("%.6g", number);
-    else printf("null");
-}
+// A number, or null if it is not finite
+static void print_number(double x) { if (isfinite(x)) printf("%.6g", x); else printf("null"); }
 
 // A JSON line for each token of a text: its log-probability given those before it, or the attention
 // that it pays to each of them
@@ -1936,10 +1918,7 @@ static int32_t look_into(mt_engine *e, const options *o, const char *text, int64
     return status;
 }
 
-typedef struct {
-    double nll, square, bytes;              // sums over the tokens
-    int64_t tokens;
-} score;
+typedef struct { double nll, square, bytes; int64_t tokens; } score;        // sums over the tokens
 
 // Score tokens[1..count-1], each given those before it, in windows of the model's context.
 static int32_t score_tokens(mt_engine *e, const int32_t *tokens, int64_t count, score *sum)

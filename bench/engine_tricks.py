@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""What each trick in run.c is worth: run.c without it, against run.c as it is, in turns within one run.
+"""What each trick in run.c is worth: run.c without it, against run.c as it is, in turns within one
+run.
 
     python bench/engine_tricks.py           the table in docs/engine.md; two minutes
 
-Each variant is run.c with one passage replaced, compiled as make does.  Dim 128, 4 layers, what bench/engine.py measures.  1.20
-means that with the trick it is 1.20 times as fast; medians of the ratios over the rounds.
+Each variant is run.c with one passage replaced, compiled as make does.  Dim 128, 4 layers, what
+bench/engine.py measures.  1.20 means that with the trick it is 1.20 times as fast; medians of the
+ratios over the rounds.
 """
 import importlib.util
 import os
@@ -45,7 +47,8 @@ def build(folder, number, old, new):
     path = folder / f"{number}.c"
     path.write_text(source.replace(old, new), encoding="utf-8")
     flags = bench_engine.compiler_flags()
-    command = ["cc", "-std=c11", "-O3", "-ffp-contract=off", *flags, "-w", "-DMINITRON_LIB", "-shared", "-fPIC", str(path)]
+    command = ["cc", "-std=c11", "-O3", "-ffp-contract=off", *flags, "-w", "-DMINITRON_LIB",
+               "-shared", "-fPIC", str(path)]
     subprocess.run([*command, "-o", str(path.with_suffix(".so")), "-lm"], check=True)
     return ffi.dlopen(str(path.with_suffix(".so")))
 
@@ -62,7 +65,7 @@ def speeds(folder, threads, lib, forks=True):
 def main():
     command = ["cc", *bench_engine.compiler_flags(), "-dM", "-E", "-x", "c", os.devnull]
     if "__AVX512F__" not in subprocess.run(command, capture_output=True, text=True).stdout:
-        sys.exit("bench: this needs a processor with AVX-512, whose tile the first two variants change")
+        sys.exit("bench: this needs a processor with AVX-512: the first two variants change its rows")
     bench_engine.keep_memory()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -72,9 +75,11 @@ def main():
             with_it = speeds(folder, threads, library())
             other = library() if old is None else build(folder, number, old, new)
             without = speeds(folder, threads, other, forks=old is not None)
-            rounds = [{key: with_it[key]() / without[key]() for key in with_it} for _ in range(ROUNDS)]
+            rounds = [{key: with_it[key]() / without[key]() for key in with_it}
+                      for _ in range(ROUNDS)]
             ratios = (statistics.median(row[key] for row in rounds) for key in with_it)
-            print(f"{what:36} {threads:7d}" + "".join(f"{ratio:9.2f}" for ratio in ratios), flush=True)
+            print(f"{what:36} {threads:7d}" + "".join(f"{ratio:9.2f}" for ratio in ratios),
+                  flush=True)
 
 
 if __name__ == "__main__":

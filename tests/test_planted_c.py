@@ -1,6 +1,8 @@
-"""As test_planted.py for run.c: each bug below, planted in a copy of it, makes the test fail that is named with it.
+"""As test_planted.py for run.c: each bug below, planted in a copy of it, makes the test fail that
+is named with it.
 
-The tests are called in this process, as it takes long to start others: a bug that writes outside of its arrays has no place here.
+The tests are called in this process, as it takes long to start others: a bug that writes outside of
+its arrays has no place here.
 """
 import pytest
 import test_engine
@@ -11,7 +13,8 @@ from helpers import LETTERS, SMALL
 from minitron.engine import ROOT
 from minitron.errors import MinitronError
 
-pytestmark = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")), reason="the engine is not built: run make")
+pytestmark = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")),
+                                reason="the engine is not built: run make")
 
 
 def lists(build, letters):
@@ -82,7 +85,8 @@ PLANTED = [
     ("another key head", attention, "g = h / (e->H / e->G)", "g = h % e->G"),
     ("rewind changes nothing", rewind, "    e->length[sequence] = (size_t)length;\n", ""),
     ("another prompt's stop token", lists, "token == g->stop[job]", "token == g->stop[s]"),
-    ("stop token in the text", lists, "if (!ended) g->tokens", "if (token != e->config.eos) g->tokens"),
+    ("stop token in the text", lists, "if (!ended) g->tokens",
+     "if (token != e->config.eos) g->tokens"),
     ("another prompt's sampler", lists, "&g->random[job]", "&g->random[s]"),
     ("the prompt before not forgotten", lists, "            e->length[s] = 0;\n", ""),
     ("the context is full too early", full_context,
@@ -92,7 +96,8 @@ PLANTED = [
     ("a chunk's logits over those before", wanted, "if (logits) logits += ", "if (0) logits += "),
     ("a chunk's attention over that before", long_attention,
      "if (e->watched) e->watched += ", "if (0) e->watched += "),
-    ("targets one token off", score, "V, targets[start + i]);", "V, targets[start + (int32_t)row]);"),
+    ("targets one token off", score, "V, targets[start + i]);",
+     "V, targets[start + (int32_t)row]);"),
     ("rows overwritten before they are scored", long_scores,
      "for (int32_t i = n - 1; i >= 0; i--) {          // backwards, see log_probability\n"
      "            if (!wanted[i]) continue;\n"
@@ -112,7 +117,8 @@ def test_run_c_as_it_is_passes(built, build):
         test(build, build(SMALL, pieces=LETTERS, context=12)[0])
 
 
-@pytest.mark.parametrize(("test", "old", "new"), [bug[1:] for bug in PLANTED], ids=[bug[0] for bug in PLANTED])
+@pytest.mark.parametrize(("test", "old", "new"), [bug[1:] for bug in PLANTED],
+                         ids=[bug[0] for bug in PLANTED])
 def test_planted_bug_is_caught(built, build, tmp_path, test, old, new):
     text = (ROOT / "run.c").read_text(encoding="utf-8")
     assert text.count(old) == 1
