@@ -4,15 +4,15 @@
    the same names, to be read beside it; the tests hold the two equal at every position.
 
    CONTENTS                                                                              lines
-       1  What this is, and the file format                                                 75
-       2  The API: functions that another program, or Python, may call                     110
-       3  The model, in plain form                                                         280
-       4  Tokenizer and sampler                                                            125
+       1  What this is, and the file format                                                 80
+       2  The API: functions that another program, or Python, may call                     105
+       3  The model, in plain form                                                         340
+       4  Tokenizer and sampler                                                            120
           ------------------ you may stop here; the rest may be skipped ------------------
-       5  Loader: no byte of a model file is trusted                                       290
-       6  Fast loops: tuned twins of plain loops of part 3                                 245
+       5  Loader: no byte of a model file is trusted                                       335
+       6  Fast loops: tuned twins of plain loops of part 3                                 290
        7  Many sequences: caches, scores, attention weights, generation for many prompts   300
-       8  Command line                                                                     400
+       8  Command line                                                                     440
 
        cc -O3 -march=native -ffp-contract=off run.c -o run -lm       (make adds threads if it can)
        cc ... -DMINITRON_LIB -shared -fPIC run.c -o libminitron.so -lm       the library, no main
@@ -893,7 +893,8 @@ typedef struct { FILE *file; const uint8_t *memory; } source;   // of a model: f
 static int take(source *from, uint8_t *to, uint64_t size)
 {
     if (from->file) return fread(to, 1, (size_t)size, from->file) == size;
-    if (size) memcpy(to, from->memory, (size_t)size);           // memory may be NULL if size is 0
+    if (size == 0) return 1;                                    // then memory may be NULL
+    memcpy(to, from->memory, (size_t)size);
     from->memory += size;
     return 1;
 }
@@ -1044,7 +1045,7 @@ INLINE void accumulate(float (*restrict sum)[TILE], const float *restrict x, siz
                        const float *restrict floats, const int8_t *restrict quants, size_t step,
                        size_t ins, size_t rows, size_t lanes, int int8)
 {
-    for (size_t k = 0; k < ins; k++, floats += int8 ? 0 : step, quants += int8 ? step : 0) {
+    for (size_t k = 0; k < ins; k++) {
         for (size_t j = 0; j < lanes && rows == 1; j += int8 ? lanes : 16)
             PREFETCH((int8 ? (const char *)quants : (const char *)floats) + AHEAD + 4 * j);
         for (size_t t = 0; t < rows; t++)
@@ -1052,6 +1053,8 @@ INLINE void accumulate(float (*restrict sum)[TILE], const float *restrict x, siz
                 const float w = int8 ? (float)quants[j] : floats[j];
                 sum[t][j] = fma1(x[t * x_step + k], w, sum[t][j]);
             }
+        if (int8) quants += step;
+        else floats += step;
     }
 }
 

@@ -281,8 +281,8 @@ def weights_per_token(c):
     HK, QKV = c["heads"] * K, (c["heads"] + 2 * c["kv_heads"]) * K
     shapes = [(L * QKV, D), (L * D, HK), (L * 2 * F, D), (L * D, F), (c["vocab"], D)]
     row_bytes = (lambda ins: ins + 4 * -(-ins // 64)) if c["int8"] else (lambda ins: 4 * ins)
-    number, size = (outs * ins for outs, ins in shapes), (outs * row_bytes(ins) for outs, ins in shapes)
-    return sum(number), sum(size)
+    weights = sum(outs * ins for outs, ins in shapes)
+    return weights, sum(outs * row_bytes(ins) for outs, ins in shapes)
 
 
 def measure_model(path, threads):

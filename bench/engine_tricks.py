@@ -65,7 +65,7 @@ def speeds(folder, threads, lib, forks=True):
 def main():
     command = ["cc", *bench_engine.compiler_flags(), "-dM", "-E", "-x", "c", os.devnull]
     if "__AVX512F__" not in subprocess.run(command, capture_output=True, text=True).stdout:
-        sys.exit("bench: this needs a processor with AVX-512: the first two variants change its rows")
+        sys.exit("bench: this needs AVX-512, whose ROWS the first two variants change")
     bench_engine.keep_memory()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

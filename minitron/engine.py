@@ -13,9 +13,8 @@ import copy
 import itertools
 import operator
 import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from threading import Lock, Thread
 
 import numpy as np
 from cffi import FFI
@@ -434,22 +433,28 @@ class Engine:
 
 
 def in_parallel(work, engines, tasks):
-    """work(engine, task) for each task, each engine on a thread of its own"""
-    tasks = deque(tasks)
+    """work(engine, task) for each task: each engine on a thread of its own, the first on this one"""
+    tasks, lock, errors = iter(tasks), Lock(), []
 
     def run(engine):
-        while tasks:
-            try:
-                task = tasks.popleft()
-            except IndexError:              # another thread was faster
-                return
-            work(engine, task)
+        try:
+            while True:
+                with lock:
+                    task = next(tasks, None)
+                if task is None:
+                    return
+                work(engine, task)
+        except Exception as error:
+            errors.append(error)
 
-    if len(engines) == 1:
-        run(engines[0])
-        return
-    with ThreadPoolExecutor(len(engines)) as pool:
-        list(pool.map(run, engines))        # which raises what one of them has raised
+    threads = [Thread(target=run, args=(engine,)) for engine in engines[1:]]
+    for thread in threads:
+        thread.start()
+    run(engines[0])
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def whole_sequences(tokens, positions):

@@ -90,8 +90,12 @@ static char attack[100];                // what is being tried
 static volatile uint64_t sink;
 
 #define CHECK(condition) \
-    do { if (!(condition)) { printf("%s: line %d: not %s\n", attack, __LINE__,
-                                    #condition); exit(1); } } while (0)
+    do { \
+        if (!(condition)) { \
+            printf("%s: line %d: not %s\n", attack, __LINE__, #condition); \
+            exit(1); \
+        } \
+    } while (0)
 
 static void check_message(const char *message)
 {
@@ -142,7 +146,7 @@ static int32_t use_fork(mt_engine *e, int finite)
         if (!status) CHECK(mt_length(both[i], 0) == 3);
     }
     if (!status && finite) CHECK(!memcmp(logits, logits + 3 * V, 3 * V * sizeof *logits));
-    if (!status) CHECK(continue_prompts(both[1], 1) == continue_prompts(e, 1));
+    for (size_t i = 0; i < 2 && !status; i++) status = continue_prompts(both[i], 1);
     const char *reason = mt_error(both[1]);
     // the fork's, or its own
     if (status && *reason) snprintf(e->error, sizeof e->error, "%s", reason);

@@ -8,8 +8,12 @@ model files.
 #include "../../run.c"
 
 #define CHECK(condition) \
-    do { if (!(condition)) { fprintf(stderr, "line %d: not %s\n", __LINE__,
-                                     #condition); abort(); } } while (0)
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "line %d: not %s\n", __LINE__, #condition); \
+            abort(); \
+        } \
+    } while (0)
 
 // libFuzzer calls the first two, and offers the third.
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
