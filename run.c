@@ -1298,7 +1298,7 @@ int32_t mt_fork(mt_engine *e, mt_engine **fork)
 // floats, or NULL if they are too many.  In double, sizes cannot wrap, and are exact up to 2^53.
 static float *new_floats(double count)
 {
-    if (count > 0x1p50 || count > (double)(SIZE_MAX / 8)) return NULL;
+    if (count > fmin(0x1p50, (double)(SIZE_MAX / 8))) return NULL;
     return aligned_alloc(64, (size_t)align64(4 * (uint64_t)count) + 4 * TILE);
 }
 

@@ -458,6 +458,8 @@ static void refuse_calls(const uint8_t *model, uint64_t size)
     CHECK(mt_generate(e, 1, &token, &length, 0, NULL, &good, &random, &token,
                       &generated) == MT_OK && generated == 0);
     CHECK(mt_generate(e, 0, &token, &length, 1, NULL, &good, &random, &token, &generated) == MT_OK);
+    CHECK(mt_generate(e, -1, &token, &length, 1, NULL, &good, &random, &token,
+                      &generated) == MT_USAGE);
     CHECK(mt_forward(e, -1, &token, NULL, NULL, NULL, NULL) == MT_USAGE);
     CHECK(mt_attention(e, -1, &token, NULL, NULL, 0, 0, &logprob) == MT_USAGE && logprob == 1);
     static const int32_t tokens[4 * CHUNK + 1];

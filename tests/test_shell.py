@@ -9,7 +9,6 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -354,24 +353,6 @@ def test_attention_of_a_head_that_is_not_there(model, value):
     layer, head = value.split(",")
     assert f"layer {layer}, head {head} does not exist" in complains(
         USAGE, model, "-i", "abc", "--attention", value)
-
-
-def test_bench(tmp_path):
-    """bench/engine.py: its last line names the bits of the logits after 0, 7, 14 ..., so that
-    machines, builds and threads can be compared."""
-    model = write(tmp_path / "model.bin", LETTERS, context=700, dtype=INT8)
-    command = [sys.executable, ROOT / "bench" / "engine.py", "--model", model, "--threads", "2"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True,
-                           timeout=60).stdout.splitlines()
-    hash = 14695981039346656037
-    with Engine(model, threads=1) as engine:
-        engine.reset(1, 512)
-        for byte in engine.forward(np.arange(512) * 7 % 8)[-1].tobytes():
-            hash = (hash ^ byte) * 1099511628211 % 2**64
-    assert lines[2:] == [f"logits:  {hash:016x}"]
-    speed = r"[1-9]\d* tokens per second, \d+\.\d"
-    assert re.fullmatch(rf"prefill: {speed} GFLOP/s \(512 at a time, threads: 2\)", lines[0])
-    assert re.fullmatch(rf"decode:  {speed} GB/s", lines[1])
 
 
 # ------------------------------------------------------------------------------------------------
