@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 from helpers import bits, constant, feed, in_double, random_config, random_weights
-from minitron.export import (
+from minitron.engine.model_file import (
     GROUP,
     INT8,
     Vocabulary,

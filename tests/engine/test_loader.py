@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minitron.export import (
+from minitron.engine.model_file import (
     FLOAT32,
     HEADER,
     INT8,

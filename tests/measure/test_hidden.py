@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from helpers import in_double, random_config, random_params
-from test_train import TINY, records, run, signal_at
+from training_helpers import TINY, records, run, signal_at
 
 import train
 from minitron.base.environment import ROOT

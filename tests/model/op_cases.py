@@ -5,7 +5,7 @@ Used by test_ops.py, for the text, and test_fast.py, for its drop-ins.
 import numpy as np
 from helpers import derivative
 
-from minitron import fast, ops
+from minitron.model import fast, ops
 
 PAIRS = [name.removesuffix("_forward") for name in vars(ops) if name.endswith("_forward")]
 DROP_INS = [

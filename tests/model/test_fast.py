@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from op_cases import DROP_INS, FAST_CASES, SIZES, arguments, backward_of, forward_of, like, slope
 
-from minitron import fast, ops
+from minitron.model import fast, ops
 
 TIMES = [1, 5, fast.BLOCK - 1, fast.BLOCK, fast.BLOCK + 1, 2 * fast.BLOCK, 97, 100, 256]
 VOCABS = [1, 7, fast.ONE_HOT, fast.ONE_HOT + 1, 1000]
