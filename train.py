@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Train a transformer on a small task, write model.bin, and say what emerged.
 
-    python train.py --dim 128                     half a minute: three-digit addition
+    python train.py --dim 128                     three-digit addition, in half a minute
     python train.py --dim 8                       the same, and it does not work (yet)
-    python train.py --task text --data my.txt     a text of yours
-    python train.py --task path/to/mine.py        a task of yours
+    python train.py --task text --data my.txt     your own text
+    python train.py --task path/to/mine.py        your own task
     python train.py --resume                      resume a run that was stopped
 
-Ctrl-C stops a run after the step it is in, and saves it.  A finished run leaves the model file
-(--out) and a line in the ledger; until then its checkpoint is the model file's name with .ckpt.
+Ctrl-C stops a run after the current step and saves it.  A finished run leaves the model file
+(--out) and a line in the ledger; until then it has a checkpoint, the model file's name with .ckpt.
 """
 import shlex
 import sys
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from minitron.base import environment
 
-environment.use()       # before anything that needs NumPy
+environment.ensure_packages()       # before the imports that need NumPy
 
 import numpy as np
 
@@ -29,49 +29,53 @@ from minitron.model.flops import train_flops
 from minitron.model.optim import adamw, clip, learning_rate
 from minitron.training import cells, checkpoint
 from minitron.training.parallel import Workers
-from minitron.training.run import diverged, evaluate_held_out, finish, save, start
+from minitron.training.run import diverged, evaluate_held_out, finish_run, save_run, start_run
 
 
 def train(config, out="model.bin", ledger=None, resume=False, quiet=False, threads=None):
-    """Train one configuration and return its record, which is appended to `ledger`, a path, if given.
+    """Train one configuration -> its record, which is also appended to `ledger`, a path, if given
 
     Writes the model to `out`, and every config.eval_every steps a checkpoint beside it, which is
     deleted at the end.  threads: None for one per core, at most one per shard.
-    Raises MinitronError; Diverged, with the record appended; Interrupted, with the step saved.
+    Raises MinitronError; Diverged, after appending the record; Interrupted, after a checkpoint.
     """
-    run = start(config.resolve(), out, ledger, resume, threads)
+    run = start_run(config.resolve(), out, ledger, resume, threads)
     progress, steps = run.progress, run.config.steps
     bar = Progress(progress["step"], steps, quiet)
-    quiet_numpy = np.errstate(over="ignore", invalid="ignore")      # train_step checks for itself
-    with Workers(run.config, run.threads) as workers, StopOnSignal() as stop, bar, quiet_numpy:
+    no_warnings = np.errstate(over="ignore", invalid="ignore")      # train_step checks for itself
+    with Workers(run.config, run.threads) as workers, StopOnSignal() as stop, bar, no_warnings:
         while progress["step"] < steps and progress["solved"] < 2:
             loss, token = train_step(run, workers)
-            bar.step(loss, token)
+            bar.show_step(loss, token)
             if progress["step"] % run.config.eval_every == 0 or progress["step"] == steps:
-                bar.evaluated(evaluate_held_out(run, workers, loss))
-                save(run)
+                bar.show_evaluation(evaluate_held_out(run, workers, loss))
+                save_run(run)
             if stop.requested:
-                save(run)
+                save_run(run)
                 raise Interrupted(f"stopped and saved after step {progress['step']} of {steps}")
-    return finish(run)
+    return finish_run(run)
 
 
 def train_step(run, workers):
-    """One step of AdamW -> loss of the batch, share of its answer tokens predicted right
+    """One step of AdamW -> loss in nats per scored token, share of these predicted right
 
     Raises Diverged.
     """
     c, step = run.config, run.progress["step"] + 1
+
+    # the batch: token ids, and the tokens that should follow them
     inputs, targets, positions = batches.training_batch(run.task, c, step)      # (B, T) each
 
-    # forward and backward, then one step against the gradient
+    # forward and backward: the gradient of the mean loss, one number per weight
     loss, token, g = workers.gradient(run.p, inputs, targets, positions)
     norm = clip(g.flat, c.clip)
+
+    # a small step against the gradient
     if np.isfinite(loss + norm):
         lr = learning_rate(step, c.steps, c.lr, c.warmup, c.lr_floor)
         adamw(run.p.flat, g.flat, run.m.flat, run.v.flat, run.decay, step, lr, c.beta1, c.beta2)
 
-    # one number that is not finite makes the squared norm of all weights not finite
+    # one weight that is not finite makes the squared norm of all weights not finite
     if not np.isfinite(loss + norm + np.dot(run.p.flat, run.p.flat)):
         raise diverged(run, step, loss, norm, g)
     run.progress["step"] = step
@@ -81,6 +85,7 @@ def train_step(run, workers):
 
 
 def main(argv):
+    """The command line -> exit status"""
     parser = cli.Parser(prog="train.py", usage="python train.py [flags]", description=__doc__)
     cli.add_fields(parser, Config)
     parser.add_argument("--out", default="model.bin", metavar="FILE",
@@ -98,26 +103,30 @@ def main(argv):
 
 
 def train_and_print(flags, out, ledger, resume):
-    """Train what the flags, {field: value}, say; print the table and a command to try next."""
-    saved = checkpoint.saved_config(f"{out}.ckpt", flags) if resume else Config(**flags)
-    config = saved.resolve()
+    """Train what the flags, {field: value}, say; print the result and a command to try next."""
+    config = checkpoint.saved_config(f"{out}.ckpt", flags) if resume else Config(**flags)
+    config = config.resolve()
     task = tasks.load(config)
     print(record.headline(config, task))
     try:
         result = train(config, out, ledger or Path(out).parent / "runs.jsonl", resume)
-    except Interrupted as stopped:
-        options = ["--resume"] + ["--out", out] * (out != "model.bin")
-        options += ["--ledger", str(ledger)] * (ledger is not None)
-        print(f"{stopped}; resume with: python train.py {shlex.join(options)}", file=sys.stderr)
+    except Interrupted as stop:
+        print(f"{stop}; resume with: {resume_command(out, ledger)}", file=sys.stderr)
         return 130
-    print(record.table(result))
+    print(record.result_text(result))
     print(f"Try: {next_command(config, task, out)}")
     return 0
 
 
+def resume_command(out, ledger):
+    """The command that resumes a stopped run: its checkpoint does not hold these two paths."""
+    options = ["--out", out] * (out != "model.bin") + ["--ledger", ledger] * (ledger is not None)
+    return shlex.join(["python", "train.py", "--resume", *map(str, options)])
+
+
 def next_command(config, task, out):
-    """A command that shows the model at work.  ./run counts positions 0, 1, 2, ..."""
-    if config.positions != "plain":
+    """A command that shows the model at work"""
+    if config.positions != "plain":         # run.c counts positions 0, 1, 2, ...
         return f"python -m minitron eval {shlex.quote(out)}"
     example, tokens = batches.example(task)
     prompt = f" -i {shlex.quote(example)}" if example else ""

@@ -1,21 +1,28 @@
 #!/usr/bin/env python3
-"""run.c against the limits of the machine: how fast memory can be read, and how fast NumPy multiplies matrices.
+"""run.c against the limits of the machine: how fast memory can be read, and how fast NumPy
+multiplies matrices.
 
     python bench/engine.py                      all shapes, on 1 thread and on 2
     python bench/engine.py --shapes 0,1         some of them
-    python bench/engine.py --out FILE           append each shape's figures to FILE as a line of JSON
-    python bench/engine.py --table FILE         the figures in FILE as the table of docs/engine.md
+    python bench/engine.py --out FILE           append each shape's figures to FILE as a line of
+    JSON python bench/engine.py --table FILE         the figures in FILE as the table of
+    docs/engine.md python bench/engine.py --model MODEL        how fast a model file is, and a hash
+    of its logits
 
-    decode     one sequence, token by token, from its beginning: bytes of weights a second, against a loop in C that only
+    decode     one sequence, token by token, from its beginning: bytes of weights a second, against
+    a loop in C that only
                reads as many bytes from memory
-    score      logits of 256 sequences of 64 tokens, or of a prompt of 512: 2 FLOPs a weight and token a second (attention
-               comes on top, uncounted), against NumPy's float32 product of two 1024 x 1024 matrices on as many threads
-    generate   greedy texts for 1,000 prompts of 4 to 23 tokens, 24 tokens each, all at once, sampling included: as above
-    int8       tokens a second in decoding, against the float32 model's
+    score      logits of 256 sequences of 64 tokens, or of a prompt of 512: 2 FLOPs a weight and
+    token a second (attention
+               comes on top, uncounted), against NumPy's float32 product of two 1024 x 1024 matrices
+               on as many threads
+    generate   greedy texts for 1,000 prompts of 4 to 23 tokens, 24 tokens each, all at once,
+    sampling included: as above int8       tokens a second in decoding, against the float32 model's
     load       opening the file, against reading it into fresh memory
 
-Each round measures every contender for a moment, one after the other, so that a machine that gets faster or slower does so for
-all.  A ratio compares what was measured in the same round; the median over the rounds is printed.  The weights are random.
+Each round measures every contender for a moment, one after the other, so that a machine that gets
+faster or slower does so for all.  A ratio compares what was measured in the same round; the median
+over the rounds is printed.  The weights are random.
 """
 import argparse
 import json
@@ -32,7 +39,8 @@ from threading import Thread
 
 for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(variable, None)
-os.environ["OPENBLAS_NUM_THREADS"] = "1"        # threads of Python multiply, each a matrix of its own
+# threads of Python multiply, each a matrix of its own
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -61,12 +69,14 @@ class Shape:
     context: int = 64
 
     def config(self):
-        return ModelConfig(dim=self.dim, layers=self.layers, heads=self.heads, ffn_dim=self.ffn, vocab=self.vocab,
+        return ModelConfig(dim=self.dim, layers=self.layers, heads=self.heads, ffn_dim=self.ffn,
+                           vocab=self.vocab,
                            qk_norm=False).resolve()
 
     def weights(self):
         """Weights that a token meets: all matrices, the tied embedding as the head"""
-        return sum(int(np.prod(shape)) for name, shape in Params(self.config()).shapes.items() if not name.startswith("norm"))
+        return sum(int(np.prod(shape)) for name,
+                   shape in Params(self.config()).shapes.items() if not name.startswith("norm"))
 
     @property
     def large(self):
@@ -86,7 +96,8 @@ def write_models(shape, folder):
     config, rng = shape.config(), np.random.default_rng(0)
     p = Params(config)
     for name, tensor in p.tensors().items():
-        tensor[...] = 1 if name.startswith("norm") else rng.standard_normal(tensor.shape, np.float32) * tensor.shape[-1] ** -0.5
+        tensor[...] = 1 if name.startswith("norm") else rng.standard_normal(tensor.shape,
+                np.float32) * tensor.shape[-1] ** -0.5
     pieces = [token.to_bytes(3, "big") for token in range(config.vocab)]
     vocabulary = export.Vocabulary(pieces, shape.context, None, None, 0.0)
     for name, dtype in [("model.bin", export.FLOAT32)] + [("int8.bin", export.INT8)] * shape.large:
@@ -104,26 +115,32 @@ def limits(folder):
     command = ["cc", "-O3", *compiler_flags(), "-shared", "-fPIC", str(ROOT / "bench" / "read.c")]
     subprocess.run([*command, "-o", str(folder / "read.so")], check=True)
     ffi = FFI()
-    ffi.cdef("float read_memory(const float *, uint64_t, int, int); uint64_t read_file(const char *, uint64_t);")
+    ffi.cdef("float read_memory(const float *, uint64_t, int, int);"
+             "uint64_t read_file(const char *, uint64_t);")
     return ffi, ffi.dlopen(str(folder / "read.so"))
 
 
-def seconds(action):
-    """How long an action takes, the mean over SECONDS or one call, whichever is longer"""
+def seconds(action, least=SECONDS):
+    """How long an action takes, the mean over `least` seconds or one call, whichever is longer"""
     start, calls = time.perf_counter(), 0
-    while calls == 0 or time.perf_counter() - start < SECONDS:
+    while calls == 0 or time.perf_counter() - start < least:
         action()
         calls += 1
     return (time.perf_counter() - start) / calls
 
 
 def peak(threads):
-    """A function that returns GFLOP/s: each thread multiplies two matrices of PEAK x PEAK, four times"""
+    """A function that returns GFLOP/s: each thread multiplies two matrices of PEAK x PEAK, four
+    times"""
     left, right = (np.random.default_rng(i).random((PEAK, PEAK), np.float32) for i in range(2))
     products = [np.empty_like(left) for _ in range(threads)]
 
     def multiply():
-        workers = [Thread(target=lambda out=out: [np.matmul(left, right, out=out) for _ in range(4)]) for out in products]
+        def times(out):
+            for _ in range(4):
+                np.matmul(left, right, out=out)
+
+        workers = [Thread(target=times, args=(out,)) for out in products]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -146,22 +163,29 @@ def contenders(shape, threads, folder, engines):
     wanted = np.zeros(texts.shape, bool)
     wanted[:, -1 if shape.large else slice(None)] = True
     prompts = [rng.integers(0, shape.vocab, size).tolist() for size in rng.integers(4, 24, 1000)]
-    fresh = 24 * len(prompts) + sum(map(len, prompts)) - len(prompts)       # tokens that go through the model
-    scored = weights - shape.vocab * shape.dim * shape.large                # of a prompt only the last token meets the head
+    # tokens that go through the model
+    fresh = 24 * len(prompts) + sum(map(len, prompts)) - len(prompts)
+    # of a prompt only the last token meets the head
+    scored = weights - shape.vocab * shape.dim * shape.large
     count = 32 if shape.large else 63
     one, random, tokens = np.ones(1, np.int32), np.zeros(1, np.uint64), np.empty(count, np.int32)
 
     def decode(engine):
-        """Tokens a second.  By mt_generate itself: what Python adds to a call is a tenth of this at dim 64."""
-        arguments = [pointer("int32_t[]", one), pointer("int32_t[]", one), count, C.NULL, engine.sampling(0, 0, 1, 0),
-                     pointer("uint64_t[]", random), pointer("int32_t[]", tokens), pointer("int32_t[]", one.copy())]
-        return count / seconds(lambda: engine.check(engine.lib.mt_generate(engine.opened(), 1, *arguments)))
+        """Tokens a second.  By mt_generate itself: what Python adds to a call is a tenth of this at
+        dim 64."""
+        arguments = [pointer("int32_t[]", one), pointer("int32_t[]", one), count, C.NULL,
+                     engine.sampling(0, 0, 1, 0),
+                     pointer("uint64_t[]", random), pointer("int32_t[]", tokens),
+                     pointer("int32_t[]", one.copy())]
+        call = engine.lib.mt_generate
+        return count / seconds(lambda: engine.check(call(engine.opened(), 1, *arguments)))
 
     speeds = {
         "read": lambda: 4e-9 * weights * times / seconds(read),
         "peak": peak(threads),
         "decode": lambda: 4e-9 * weights * decode(engine),
-        "score": lambda: 2e-9 * scored * texts.size / seconds(lambda: engine.logits(texts, wanted=wanted)),
+        "score": lambda: 2e-9 * scored * texts.size / seconds(
+            lambda: engine.logits(texts, wanted=wanted)),
     }
     if shape.large:
         speeds["int8"] = lambda: decode(engines["int8.bin"])
@@ -172,8 +196,9 @@ def contenders(shape, threads, folder, engines):
 
 
 def load(path, rounds):
-    """Print the seconds that it takes to open a model file and to read a file of its size, alternating.  In a process of its own,
-    since memory that is kept costs less than fresh memory."""
+    """Print the seconds that it takes to open a model file and to read a file of its size,
+    alternating.  In a process of its own, since memory that is kept costs less than fresh
+    memory."""
     _, lib = limits(Path(path).parent)
     size = Path(path).stat().st_size
     actions = (lambda: Engine(path, 1).close(), lambda: lib.read_file(os.fsencode(path), size))
@@ -184,16 +209,19 @@ def load(path, rounds):
 def load_times(path, rounds):
     """-> seconds to open, seconds to read, and the ratio: medians, the first round left out"""
     command = [sys.executable, __file__, "--load", str(path), "--rounds", str(rounds)]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[1:]
+    lines = subprocess.run(command, check=True, capture_output=True,
+                           text=True).stdout.splitlines()[1:]
     pairs = [tuple(map(float, line.split())) for line in lines]
-    return [round(statistics.median(values), 3) for values in (*zip(*pairs), [one / other for one, other in pairs])]
+    return [round(statistics.median(values), 3)
+            for values in (*zip(*pairs), [one / other for one, other in pairs])]
 
 
 RATIOS = {"decode": "read", "score": "peak", "generate": "peak"}
 
 
 def measure(shape, threads, rounds, folder):
-    """-> the figures of a shape on so many threads: medians of the speeds, and of the ratios to their limits"""
+    """-> the figures of a shape on so many threads: medians of the speeds, and of the ratios to
+    their limits"""
     opening = load_times(folder / "model.bin", rounds) if shape.large and threads == 1 else None
     engines = {path.name: Engine(path, threads) for path in folder.glob("*.bin")}
     speeds = contenders(shape, threads, folder, engines)
@@ -206,18 +234,23 @@ def measure(shape, threads, rounds, folder):
     def median(value):
         return round(statistics.median(value(row) for row in measured), 3)
 
-    ratios = {name: median(lambda row, name=name: row[name] / row[RATIOS[name]]) for name in RATIOS if name in speeds}
+    ratios = {name: median(lambda row, name=name: row[name] / row[RATIOS[name]]) for name in RATIOS
+              if name in speeds}
     if "int8" in speeds:
-        ratios["int8"] = median(lambda row: row["int8"] / (row["decode"] / (4e-9 * shape.weights())))
+        ratios["int8"] = median(
+            lambda row: row["int8"] / (row["decode"] / (4e-9 * shape.weights())))
     return {"shape": asdict(shape), "threads": threads, "ratios": ratios,
             "speeds": {name: median(lambda row, name=name: row[name]) for name in speeds},
             "load": opening and dict(zip(("open", "read", "ratio"), opening)),
-            "tokens_per_second": {"decode": round(median(lambda row: row["decode"] / (4e-9 * shape.weights())))}}
+            "tokens_per_second": {"decode": round(
+                median(lambda row: row["decode"] / (4e-9 * shape.weights())))}}
 
 
 def table(path):
-    """The figures of a file as a table: the median of its runs, and in brackets the least and the most"""
-    rows = ["| dim, layers | threads | decode GB/s | of reading | score GFLOP/s | of sgemm | generate GFLOP/s | of sgemm "
+    """The figures of a file as a table: the median of its runs, and in brackets the least and the
+    most"""
+    rows = ["| dim, layers | threads | decode GB/s | of reading | score GFLOP/s | of sgemm "
+            "| generate GFLOP/s | of sgemm "
             "| int8 | load |", "|---|---|---|---|---|---|---|---|---|---|"]
     runs = defaultdict(list)
     for line in Path(path).read_text(encoding="utf-8").splitlines():
@@ -228,7 +261,8 @@ def table(path):
         values = [value for value in values if value is not None]
         if not values:
             return ""
-        low, middle, high = (form.format(value) for value in (min(values), statistics.median(values), max(values)))
+        low, middle, high = (form.format(value)
+                             for value in (min(values), statistics.median(values), max(values)))
         return middle if low == high else f"{middle} ({low} to {high})"
 
     for (dim, layers, threads), figures in runs.items():
@@ -242,13 +276,64 @@ def table(path):
     return "\n".join(rows)
 
 
+def weights_per_token(c):
+    """Weights that each token meets, and their bytes; c: Engine.config"""
+    L, D, K, F = c["layers"], c["dim"], c["head_dim"], c["ffn_dim"]
+    HK, QKV = c["heads"] * K, (c["heads"] + 2 * c["kv_heads"]) * K
+    shapes = [(L * QKV, D), (L * D, HK), (L * 2 * F, D), (L * D, F), (c["vocab"], D)]
+    row_bytes = (lambda ins: ins + 4 * -(-ins // 64)) if c["int8"] else (lambda ins: 4 * ins)
+    weights = sum(outs * ins for outs, ins in shapes)
+    return weights, sum(outs * row_bytes(ins) for outs, ins in shapes)
+
+
+def measure_model(path, threads):
+    """Print how fast a model reads a text at once and token by token, and a hash of its last
+    logits."""
+    with Engine(path, threads) as engine:
+        vocab, context = engine.config["vocab"], engine.config["context"]
+        count = min(512, context)
+        tokens = np.arange(count, dtype=np.int32) * 7 % vocab
+        logits = np.empty((1, vocab), np.float32)
+        last = np.arange(count) == count - 1
+        engine.reset(1, context)
+
+        def prefill():
+            engine.rewind(0)
+            engine.forward_into(logits, tokens, None, None, last)
+
+        first, to = pointer("int32_t[]", tokens), pointer("float[]", logits)
+        each = [first + i for i in range(count)]
+
+        def decode():
+            """Straight by mt_forward: Engine.forward takes longer than a small model's token."""
+            engine.rewind(0)
+            for token in each:
+                engine.lib.mt_forward(engine.handle, 1, token, C.NULL, C.NULL, C.NULL, to)
+
+        (weights, size), prefilled, decoded = weights_per_token(engine.config), seconds(prefill,
+                1), seconds(decode, 1)
+        hash = 14695981039346656037             # FNV-1a
+        for byte in logits.tobytes():
+            hash = (hash ^ byte) * 1099511628211 % 2**64
+        print(f"prefill: {count / prefilled:.0f} tokens per second, "
+              f"{2e-9 * weights * count / prefilled:.1f} GFLOP/s "
+              f"({count} at a time, threads: {threads})")
+        print(f"decode:  {count / decoded:.0f} tokens per second, "
+              f"{1e-9 * size * count / decoded:.1f} GB/s")
+        print(f"logits:  {hash:016x}")
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", default=",".join(map(str, range(len(SHAPES)))), help="numbers from 0, with commas")
-    parser.add_argument("--threads", default="1,2", help="numbers of threads, with commas (default 1,2)")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", default=",".join(map(str, range(len(SHAPES)))),
+                        help="numbers from 0, with commas")
+    parser.add_argument("--threads", default="1,2",
+                        help="numbers of threads, with commas (default 1,2)")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--out", help="append the figures to this file")
     parser.add_argument("--table", help="print the figures of this file")
+    parser.add_argument("--model", help="measure this model file instead")
     parser.add_argument("--load", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.load:
@@ -257,15 +342,21 @@ def main():
     if flags.table:
         print(table(flags.table))
         return
+    if flags.model:
+        for threads in map(int, flags.threads.split(",")):
+            measure_model(flags.model, threads)
+        return
     keep_memory()                               # as training and evaluation do
     for index in map(int, flags.shapes.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             write_models(SHAPES[index], Path(folder))
             for threads in map(int, flags.threads.split(",")):
                 figures = measure(SHAPES[index], threads, flags.rounds, Path(folder))
-                ratios = figures["ratios"] | ({"load": figures["load"]["ratio"]} if figures["load"] else {})
+                ratios = figures["ratios"] | ({"load": figures["load"]["ratio"]} if figures["load"]
+                                              else {})
                 ratios = "  ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
-                print(f"dim {SHAPES[index].dim}, {threads} thread{'s' * (threads > 1)}: {ratios}", flush=True)
+                print(f"dim {SHAPES[index].dim}, {threads} thread{'s' * (threads > 1)}: {ratios}",
+                      flush=True)
                 if flags.out:
                     with open(flags.out, "a", encoding="utf-8") as file:
                         file.write(json.dumps(figures) + "\n")

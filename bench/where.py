@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Where the time of a training step goes, op by op, and how much of it is the floor: the matrix products with weights alone.
+"""The time of a training step, op by op, against its floor: the matrix products with weights.
 
     python bench/where.py           the shapes of bench/train.py; the table in docs/speed.md
 
-One shard on one thread, so that nothing waits for anything; then the same beside a second shard on a second thread: the
-difference is what the two cores and Python's global lock cost each other.  Milliseconds a step, medians; the peak is NumPy's
-product of two 1024 x 1024 matrices on one thread.  At last, what a whole run spends around its steps.
+First one shard on one thread, which waits for nothing; then beside a second shard on a second
+thread: the difference is the cost of sharing the machine and Python's global lock.  Figures are
+medians in milliseconds per step.  The peak is NumPy's product of two 1024 x 1024 matrices on one
+thread.  The last lines are the time that a whole run spends around its steps.
 """
 import os
 import sys
@@ -39,20 +40,26 @@ spec.loader.exec_module(bench_train)
 
 
 def median_ms(step, seconds=SECONDS):
-    taken, until = [], time.perf_counter() + seconds
-    while time.perf_counter() < until or len(taken) < 3:
+    times, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 3:
         start = time.perf_counter()
         step()
-        taken.append(time.perf_counter() - start)
-    return 1e3 * np.median(taken)
+        times.append(time.perf_counter() - start)
+    return 1e3 * np.median(times)
 
 
 def products(config, rows):
-    """A function that does only the products with weights, forward and backward, of a shard of so many rows."""
+    """A function that does only the products with weights of a shard, forward and backward"""
     c, width = config, config.heads * config.head_dim
-    sizes = c.layers * [(3 * width, c.dim), (c.dim, width), (c.ffn_dim, c.dim), (c.ffn_dim, c.dim), (c.dim, c.ffn_dim)]
+    sizes = c.layers * [(3 * width, c.dim), (c.dim, width), (c.ffn_dim, c.dim), (c.ffn_dim, c.dim),
+                        (c.dim, c.ffn_dim)]
     sizes += [(c.vocab, c.dim)]
-    arrays = [[np.ones(shape, np.float32) for shape in ((rows, i), (o, i), (rows, o), (rows, i), (o, i))] for o, i in sizes]
+
+    def arrays_of(o, i):                # x, w, y, dx, dw of one product
+        shapes = (rows, i), (o, i), (rows, o), (rows, i), (o, i)
+        return [np.ones(shape, np.float32) for shape in shapes]
+
+    arrays = [arrays_of(*size) for size in sizes]
 
     def step():
         for x, w, y, _, _ in arrays:
@@ -64,21 +71,41 @@ def products(config, rows):
     return step
 
 
-def clocked(seconds):
-    """A context in which each op that the model calls is timed      seconds: name -> sum"""
-    def around(name, op):
-        def clock(*arguments):
+def timed_ops(seconds):
+    """A context that adds the time of each op that the model calls to seconds, {name: sum}"""
+    def timed(name, op):
+        def call(*arguments):
             start = time.perf_counter()
             result = op(*arguments)
             seconds[name] += time.perf_counter() - start
             return result
-        return clock
+        return call
 
-    return mock.patch.multiple(fast, **{name: around(name, op) for name, op in vars(fast).items()
-                                        if name.endswith(("_forward", "_backward"))})
+    ops = {name: timed(name, op) for name, op in vars(fast).items()
+           if name.endswith(("_forward", "_backward"))}
+    return mock.patch.multiple(fast, **ops)
 
 
 def profile(shape):
+    """Print the time of a step of this shape."""
+    ms = measure(shape)
+    one, two, alone, peak, flops = (ms.pop(name)
+                                    for name in ("one", "two", "products", "peak", "flops"))
+    ops = sorted(ms.items(), key=lambda item: -item[1])
+    print(f"\n{shape}   milliseconds of one core, {shape.config().shards} shards:")
+    print(f"  at the peak, {peak:.0f} GFLOP/s: {flops / peak / 1e6:.1f}   "
+          f"products with weights alone: {alone:.1f}")
+    print(f"  step on one thread: {one:.1f}, {flops / peak / 1e4 / one:.0f}% of the peak; "
+          f"on two: {two:.1f}, {flops / peak / 1e4 / two:.0f}%")
+    print("  " + ", ".join(f"{name} {value:.1f}" for name, value in ops), flush=True)
+
+
+def measure(shape):
+    """Milliseconds of one core, for all shards of a step -> {name: median}
+
+    Names are the ops; one and two: a whole step on one and on two threads; products; and, in other
+    units, peak (GFLOP/s) and flops.
+    """
     config = shape.config()
     p, g = init(config), Params(config)
     inputs, targets = np.random.RandomState(0).randint(0, shape.vocab, (2, shape.batch, shape.time))
@@ -91,46 +118,43 @@ def profile(shape):
         figures = defaultdict(list)
         for _ in range(ROUNDS):
             figures["one"].append(median_ms(shard) * config.shards)
-            figures["products"].append(median_ms(products(config, inputs[part].size)) * config.shards)
-            figures["two"].append(median_ms(lambda: workers.gradient(p, inputs, targets)) * workers.threads)
+            floor = median_ms(products(config, inputs[part].size))
+            figures["products"].append(floor * config.shards)
+            both = median_ms(lambda: workers.gradient(p, inputs, targets))
+            figures["two"].append(both * workers.threads)
             figures["peak"].append(2 * 1024**3 / median_ms(lambda: large @ large, 0.1) / 1e6)
             seconds = defaultdict(float)
-            with clocked(seconds):
+            with timed_ops(seconds):
                 for _ in range(3):
                     shard()
             for name, value in seconds.items():
                 figures[name].append(value / 3 * 1e3 * config.shards)
-    ms = {name: np.median(values) for name, values in figures.items()}
-    one, two, alone, peak = (ms.pop(name) for name in ("one", "two", "products", "peak"))
-    flops = train_flops(config, inputs, targets)
-    print(f"\n{shape}   milliseconds of one core, {config.shards} shards:")
-    print(f"  at the peak, {peak:.0f} GFLOP/s: {flops / peak / 1e6:.1f}   products with weights alone: {alone:.1f}")
-    print(f"  step on one thread: {one:.1f}, {flops / peak / 1e4 / one:.0f}% of the peak; on two: {two:.1f}, "
-          f"{flops / peak / 1e4 / two:.0f}%")
-    print("  " + ", ".join(f"{name} {value:.1f}" for name, value in sorted(ms.items(), key=lambda item: -item[1])), flush=True)
+    medians = {name: np.median(values) for name, values in figures.items()}
+    return medians | {"flops": train_flops(config, inputs, targets)}
 
 
-def around(dim):
-    """What a whole `python train.py --dim DIM` spends on anything but losses and gradients."""
+def profile_run(dim):
+    """Print the share of `python train.py --dim DIM` that is not losses and gradients."""
     import train
     inside, gradient = [], Workers.gradient
 
-    def clock(*arguments):
+    def timed(*arguments):
         start = time.perf_counter()
         result = gradient(*arguments)
         inside.append(time.perf_counter() - start)
         return result
 
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(Workers, "gradient", clock):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(Workers, "gradient", timed):
         start = time.perf_counter()
         train.train(Config(dim=dim), Path(folder) / "model.bin", quiet=True)
         seconds = time.perf_counter() - start
-    print(f"\npython train.py --dim {dim}: {seconds:.1f} s, of which gradients {sum(inside):.1f} s; "
-          f"batches, optimizer, evaluations, checkpoints, export: {1 - sum(inside) / seconds:.1%}", flush=True)
+    print(f"\npython train.py --dim {dim}: {seconds:.1f} s, "
+          f"of which gradients {sum(inside):.1f} s; batches, optimizer, evaluations, checkpoints, "
+          f"export: {1 - sum(inside) / seconds:.1%}", flush=True)
 
 
 if __name__ == "__main__":
     for shape in bench_train.SHAPES:
         profile(shape)
     for dim in (64, 128):
-        around(dim)
+        profile_run(dim)

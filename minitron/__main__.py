@@ -1,22 +1,37 @@
-"""python -m minitron COMMAND: everything but training, which is train.py."""
+"""Everything but training, which is train.py.
+
+    python -m minitron tasks parity                         a task: examples, chance level, source
+    python -m minitron eval model.bin --length 1-8          the metrics of a model, by length
+    python -m minitron sweep addition --dim 8,16,32 --length 1-4 --out sums.jsonl
+    python -m minitron report sums.jsonl --html sums.html   the phase diagram of a sweep
+
+COMMAND -h explains a command.
+"""
+import sys
+
 from .base import environment
 
-environment.use()       # before anything that needs NumPy
+environment.ensure_packages()       # before the imports that need NumPy
 
 from .base import cli
 from .commands import eval, heads, law, quantize, report, sweep, tasks
 
-COMMANDS = {"tasks": tasks, "eval": eval, "heads": heads, "quantize": quantize, "sweep": sweep, "report": report,
-            "law": law}
+COMMANDS = {"tasks": tasks, "eval": eval, "heads": heads, "quantize": quantize, "sweep": sweep,
+            "report": report, "law": law}
 
 
 def main(argv):
+    """The command line -> exit status"""
     parser = cli.Parser(prog="python -m minitron", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for command in COMMANDS.values():
-        command.add_parser(commands)
+        command.add_parser(subparsers)
     flags = vars(parser.parse_args(argv))
-    return COMMANDS[flags.pop("command")].run(flags)
+    name = flags.pop("command")
+    if name is None:
+        parser.print_help(sys.stderr)
+        return 2
+    return COMMANDS[name].run(flags)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tests of training share: a tiny configuration, runs in and out of this process, a signal at a step."""
+"""For tests of training: a tiny configuration, runs in and out of this process, signals."""
 import dataclasses
 import json
 import signal
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import train
+from minitron.base.cli import flag
 from minitron.data import batches
 from minitron.data.config import Config
 from minitron.training import checkpoint
@@ -25,9 +26,12 @@ def run(tmp_path, config=TINY, name="model.bin", resume=False):
 
 
 def records(tmp_path, name="runs.jsonl"):
-    """The lines of a ledger; a NaN or an infinity, which Python would read, is no JSON."""
+    """The lines of a ledger; a NaN or an infinity, which Python would read, is not JSON."""
+    def refuse(word):
+        pytest.fail(f"{word} in a record")
+
     lines = (tmp_path / name).read_text().splitlines()
-    return [json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} in a record")) for line in lines]
+    return [json.loads(line, parse_constant=refuse) for line in lines]
 
 
 def step_saved(path):
@@ -35,19 +39,21 @@ def step_saved(path):
 
 
 def flags(config):
-    """The command line of a configuration."""
-    changed = {name: value for name, value in dataclasses.asdict(config).items() if value != getattr(Config(), name)}
-    return [word for name, value in changed.items() for word in ("--" + name.replace("_", "-"), str(value))]
+    """The command line of a configuration"""
+    changed = {name: value for name, value in dataclasses.asdict(config).items()
+               if value != getattr(Config(), name)}
+    return [word for name, value in changed.items() for word in (flag(name), str(value))]
 
 
 def start(*arguments, **options):
-    """`python train.py` in a process of its own, whose output comes line by line."""
-    return subprocess.Popen([sys.executable, "-u", ROOT / "train.py", *map(str, arguments)], text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    """`python train.py` in a process of its own, whose output comes line by line"""
+    command = [sys.executable, "-u", ROOT / "train.py", *map(str, arguments)]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            **options)
 
 
 def signal_at(monkeypatch, *steps):
-    """Raise SIGINT, as Ctrl-C does, while these steps are worked on."""
+    """Raise SIGINT, as Ctrl-C does, during these steps."""
     original = batches.training_batch
 
     def training_batch(task, config, step):

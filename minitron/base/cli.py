@@ -1,4 +1,4 @@
-"""Command-line flags generated from a dataclass, and the way errors reach the user."""
+"""Command lines: flags that are the fields of a dataclass, and errors as one line each."""
 import argparse
 import dataclasses
 import os
@@ -8,69 +8,84 @@ import typing
 
 from .errors import MinitronError
 
-HIDDEN = argparse.SUPPRESS     # the help text of a flag that -h does not list
+HIDDEN = argparse.SUPPRESS      # the help text of a flag that -h does not list
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose complaints fit one line, with the remedy, and which accepts no abbreviations of flags."""
+    """An argparse parser with one-line errors, and without abbreviations of flags."""
 
     def __init__(self, **options):
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+                         **options)
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} (-h lists the flags)\n")
 
 
 def dashed(name):
-    """A field's name as a flag has it"""
+    """train_fraction -> train-fraction"""
     return name.replace("_", "-")
 
 
 def flag(name):
+    """train_fraction -> --train-fraction"""
     return "--" + dashed(name)
 
 
-def kinds(config_class):
-    """{name: type} of the fields of a dataclass that are flags; int of int | None"""
+def flag_types(config_class):
+    """{name: type} of those fields of a dataclass that are flags; of `int | None` it is int"""
     hints = typing.get_type_hints(config_class)
-    found = {field.name: hints[field.name] for field in dataclasses.fields(config_class) if field.metadata["help"] is not None}
-    return {name: kind.__args__[0] if isinstance(kind, types.UnionType) else kind for name, kind in found.items()}
+    hints = {field.name: hints[field.name] for field in dataclasses.fields(config_class)
+             if field.metadata["help"] is not None}
+    return {name: hint.__args__[0] if isinstance(hint, types.UnionType) else hint
+            for name, hint in hints.items()}
 
 
 def add_fields(parser, config_class, names=None):
-    """One flag per field of a dataclass, named and explained by it; absent flags stay out of the result.
+    """Add a flag for each field of a dataclass.  The result has only the flags that were given.
 
-    names: only these fields, whose defaults are not the dataclass's
+    names: add these fields only, and leave the dataclass's defaults out of their help
     """
-    all_kinds = kinds(config_class)
+    flags = flag_types(config_class)
     for field in dataclasses.fields(config_class):
-        if field.name not in all_kinds or names and field.name not in names:
-            continue
-        kind = all_kinds[field.name]
-        help = field.metadata["help"] + ("" if field.default is None or names else f" (default {field.default})")
-        options = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "metavar": kind.__name__.upper()}
-        parser.add_argument(flag(field.name), default=argparse.SUPPRESS, help=help, **options)
+        if field.name in flags and (names is None or field.name in names):
+            add_field(parser, field, flags[field.name], show_default=names is None)
+
+
+def add_field(parser, field, kind, show_default):
+    text = field.metadata["help"]
+    if show_default and field.default is not None:
+        text += f" (default {field.default})"
+    if kind is bool:
+        options = {"action": argparse.BooleanOptionalAction}
+    else:
+        options = {"type": kind, "metavar": kind.__name__.upper()}
+    parser.add_argument(flag(field.name), default=argparse.SUPPRESS, help=text, **options)
 
 
 def run(main):
-    """Call main(argv) and leave with what it returns; a MinitronError becomes one line on standard error and status 2."""
+    """Exit with the status of main(argv), or with 2 and one line after a MinitronError."""
     try:
         try:
             status = main(sys.argv[1:])
         finally:
-            sys.stdout.flush()          # here, where a reader who is gone can be dealt with, and not at the very end
+            sys.stdout.flush()          # here, so that a closed pipe can be handled below
     except MinitronError as error:
         status = complain(error)
     except MemoryError as error:
-        status = complain(f"out of memory ({error}): use a smaller --dim, --layers, --length or --batch")
+        status = complain(f"out of memory ({error}): "
+                          "use a smaller --dim, --layers, --length or --batch")
     except KeyboardInterrupt:
         status = complain("stopped", 130)
-    except OSError as error:            # of standard output; all other files are seen to where they are written
+    except OSError as error:            # of standard output: other files raise MinitronError
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1 if isinstance(error, BrokenPipeError) else complain(f"output cannot be written: {error.strerror}")
+        status = 1
+        if not isinstance(error, BrokenPipeError):
+            status = complain(f"output cannot be written: {error.strerror}")
     sys.exit(status)
 
 
 def complain(reason, status=2):
+    """Print a line on standard error -> status"""
     print(f"minitron: {reason}", file=sys.stderr)
     return status

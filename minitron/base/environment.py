@@ -1,10 +1,11 @@
-"""Which Python runs minitron, and making sure that it has NumPy, cffi and tqdm.  Needs nothing but the standard library.
+"""The Python that runs minitron, and its packages.  Needs the standard library alone.
 
-    python -m minitron.base.environment ensure         install what is missing, or say what to do; make calls this
-    python -m minitron.base.environment create DIR     a virtual environment with everything the tests need
+    python -m minitron.base.environment ensure         install missing packages; make calls this
+    python -m minitron.base.environment create DIR PACKAGE...       make a virtual environment
 
-Where pip may install (an active virtual environment, or a Python that the system does not manage) packages go there.  Where it
-may not (PEP 668: Debian, Ubuntu, Homebrew), or where pip is missing, they go to .venv, and train.py finds them there by itself.
+Packages go where pip may install: into an active virtual environment, or into a Python that the
+system does not manage.  Where it may not (PEP 668: Debian, Ubuntu, Homebrew), or where pip is
+missing, they go to .venv, which train.py finds.
 """
 import importlib.metadata
 import importlib.util
@@ -17,95 +18,111 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ("numpy", "cffi", "tqdm")
-NUMPY = (1, 26)         # the oldest version that will do, as in pyproject.toml
+OLDEST_NUMPY = (1, 26)          # as in pyproject.toml
 
 
-def missing(modules=CORE):
-    """Those of the modules that are not there, NumPy also if it is too old."""
-    return [name for name in modules if importlib.util.find_spec(name) is None or name == "numpy" and too_old(name)]
+def missing_packages(names=CORE):
+    """Those names that cannot be imported, and numpy if it is too old"""
+    return [name for name in names
+            if importlib.util.find_spec(name) is None or name == "numpy" and numpy_is_too_old()]
 
 
-def too_old(name):
-    return tuple(int(part) for part in importlib.metadata.version(name).split(".")[:2]) < NUMPY
+def numpy_is_too_old():
+    major, minor, *_ = importlib.metadata.version("numpy").split(".")
+    return (int(major), int(minor)) < OLDEST_NUMPY
 
 
 def available_cpus():
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores that this process may use"""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def python_of(folder):
+    """The path of the Python in a virtual environment"""
     return Path(folder) / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def use():
-    """Go on in .venv where this Python lacks a package and .venv has been made; else say what to do."""
-    if not missing():
+def ensure_packages():
+    """Restart in .venv if this Python lacks a package, or exit and say what to do."""
+    if not missing_packages():
         return
+    lack = f"minitron: {sys.executable} lacks {', '.join(missing_packages())}"
     python = python_of(ROOT / ".venv")
     if python.exists() and Path(sys.prefix) != ROOT / ".venv":
-        print(f"minitron: {sys.executable} lacks {', '.join(missing())}; going on with {python}", file=sys.stderr)
+        print(f"{lack}; continuing with {python}", file=sys.stderr)
         os.execv(python, [str(python), *sys.orig_argv[1:]])
-    sys.exit(f"minitron: {sys.executable} lacks {', '.join(missing())}: run make, or\n"
+    sys.exit(f"{lack}: run make, or\n"
              f"    {sys.executable} -m pip install {' '.join(CORE)}")
 
 
 def pip_may_install():
-    """Whether `python -m pip install` would go into this Python: it has pip, and is the user's or no system manages it."""
+    """Whether `python -m pip install` would change this Python
+
+    That takes pip, and a virtual environment or a Python that the system does not manage.
+    """
     in_environment = sys.prefix != sys.base_prefix
-    managed = (Path(sysconfig.get_path("stdlib", "posix_prefix")) / "EXTERNALLY-MANAGED").exists()
-    return not missing(["pip"]) and (in_environment or not managed)
+    marker = Path(sysconfig.get_path("stdlib", "posix_prefix")) / "EXTERNALLY-MANAGED"
+    return not missing_packages(["pip"]) and (in_environment or not marker.exists())
 
 
-def create(folder, packages):
-    """Make a virtual environment with these packages.  Nothing half-made is left behind.  Exits with the remedy."""
-    if missing(["ensurepip"]):
+def create_environment(folder, packages):
+    """Make a virtual environment with these packages, or leave nothing, exit and say what to do."""
+    if missing_packages(["ensurepip"]):
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        sys.exit(f"minitron: this Python cannot make virtual environments.  On Debian or Ubuntu:\n"
+        sys.exit("minitron: this Python cannot make virtual environments.  On Debian or Ubuntu:\n"
                  f"    sudo apt install python{version}-venv")
     if Path(folder).exists():
-        sys.exit(f"minitron: {folder} is there already: delete it first")
-    made = False
+        sys.exit(f"minitron: {folder} exists: delete it first")
+    complete = False
     try:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install(python_of(folder), packages)
-        made = True
+        pip_install(python_of(folder), packages)
+        complete = True
     except (subprocess.CalledProcessError, OSError) as error:
         sys.exit(f"minitron: {folder} could not be made: {error}")
     finally:
-        if not made:
+        if not complete:            # also after Ctrl-C
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def install(python, packages):
+def pip_install(python, packages):
     options = ["--quiet", "--disable-pip-version-check", "--upgrade"]
     subprocess.run([str(python), "-m", "pip", "install", *options, *packages], check=True)
 
 
-def ensure():
-    """Make the core packages importable, and say with which command to go on."""
-    environment = ROOT / ".venv"
-    python = python_of(environment)
-    if not missing():
+def python_with_packages():
+    """The path of a Python that has the core packages, which are installed if they are missing"""
+    missing = missing_packages()
+    if not missing:
         return sys.executable
     if pip_may_install():
-        print(f"installing {', '.join(missing())} into {sys.prefix}", flush=True)
-        try:
-            install(sys.executable, missing())
-        except subprocess.CalledProcessError:
-            sys.exit(f"minitron: pip could not install {', '.join(missing())}; its reason stands above")
+        install_here(missing)
         return sys.executable
+    environment = ROOT / ".venv"
+    python = python_of(environment)
     if not python.exists():
-        print(f"making {environment} with {', '.join(CORE)}: pip may not install into {sys.prefix}", flush=True)
-        create(environment, CORE)
+        print(f"making {environment} with {', '.join(CORE)}: pip may not install into {sys.prefix}",
+              flush=True)
+        create_environment(environment, CORE)
     return str(python)
+
+
+def install_here(packages):
+    """Install packages into this Python, or exit."""
+    print(f"installing {', '.join(packages)} into {sys.prefix}", flush=True)
+    try:
+        pip_install(sys.executable, packages)
+    except subprocess.CalledProcessError:
+        sys.exit(f"minitron: pip could not install {', '.join(packages)} (see above)")
 
 
 def main(argv):
     if argv == ["ensure"]:
-        print(f"Python with {', '.join(CORE)}: {ensure()}")
+        print(f"Python with {', '.join(CORE)}: {python_with_packages()}")
     elif len(argv) > 2 and argv[0] == "create":
-        create(argv[1], argv[2:])
+        create_environment(argv[1], argv[2:])
     else:
         sys.exit("usage: python -m minitron.base.environment ensure | create DIR PACKAGE...")
 

@@ -1,5 +1,8 @@
-"""The one exception for what a user can put right: its text is one line that names the thing, the value and the remedy."""
+"""The one exception for mistakes that a user can correct."""
 
 
 class MinitronError(Exception):
-    """Bad input of any kind.  The command line prints its text without a traceback and exits with status 2."""
+    """Bad input of any kind.      text: one line with the thing, its value and the rule
+
+    The command line prints the text without a traceback and exits with status 2.
+    """

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writing files so that a crash, a full disk or a power cut never leaves half of one."""
 import contextlib
 import os
 from pathlib import Path
@@ -7,15 +7,16 @@ from .errors import MinitronError
 
 
 def write_atomically(path, *parts):
-    """Write bytes to a file so that whoever looks, even after a power cut, finds the old content or the new, never a part.
+    """Write a file's content, given as parts, bytes each: readers see the old content or the new.
 
-    Written beside the target, forced to the disk, then renamed over it.  Raises MinitronError where that fails; the old
-    content is still there then.
+    The new content goes to a file beside it, is forced to the disk, and that file is renamed.
+    Raises MinitronError if this fails; the old content is then unharmed.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
         raise MinitronError(f"{path} cannot be written: it is not a regular file")
-    temporary = path.with_name(f".{path.name}.tmp")     # one name, so that what a kill leaves is overwritten the next time
+    # The same name every time: the next write replaces a file that a kill left.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
             for part in parts:
@@ -24,17 +25,19 @@ def write_atomically(path, *parts):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise MinitronError(f"{path} cannot be written: {error.strerror or error}; what was there before is unharmed") from None
+        raise MinitronError(f"{path} cannot be written: {error.strerror or error}; "
+                            "nothing was changed") from None
     finally:
-        with contextlib.suppress(OSError):          # after the rename, or where it never came into being, there is none
+        with contextlib.suppress(OSError):      # renamed, or never made
             temporary.unlink()
     sync_directory(path.parent)
 
 
 def append_line(path, line):
-    """Append one line in one write, so that lines of several writers do not mix.  Raises MinitronError where that fails.
+    """Append a line in one write, so that lines of several writers do not mix.
 
-    A file that a crash left without a final newline gets one first, so that the torn line stays alone.
+    A file that a crash left without a final newline gets one first: the torn line stays alone.
+    Raises MinitronError.
     """
     path = Path(path)
     try:
@@ -42,11 +45,11 @@ def append_line(path, line):
             torn = path.is_file() and file.tell() > 0 and not ends_with_newline(file)
             file.write(b"\n" * torn + line.encode() + b"\n")
             file.flush()
-            if path.is_file():              # and not, say, /dev/stdout
+            if path.is_file():              # not a device such as /dev/stdout
                 os.fsync(file.fileno())
     except OSError as error:
-        raise MinitronError(f"{path} cannot be written: {error.strerror or error}; make room, then go on with the same "
-                            "command") from None
+        raise MinitronError(f"{path} cannot be written: {error.strerror or error}; "
+                            "make room, then resume") from None
 
 
 def ends_with_newline(file):
@@ -55,7 +58,7 @@ def ends_with_newline(file):
 
 
 def sync_directory(path):
-    """Force a rename itself to the disk.  Not every system lets a directory be opened or synced; there it is its own affair."""
+    """Force a rename to the disk; do nothing where the system cannot open or sync a directory."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:

@@ -1,50 +1,53 @@
-"""Random numbers that are the same bits on every machine and every NumPy version.
+"""Random numbers that are the same bits on every machine and in every NumPy version.
 
-NumPy promises its bit generators across versions, but not what Generator makes of their words.  So the words come from
-PCG64 (O'Neill 2014) and the rest is here, in integer arithmetic and exact scalings alone.
+NumPy promises the words of its bit generators across versions, but not Generator's use of them.
+So the words come from PCG64 (O'Neill 2014); the rest is here, in integer arithmetic and exact
+scalings.
 
-A stream is named by numbers, not handed around: the batch of step 17 is drawn from Random(seed, TRAIN, 17).  Nothing about a
-stream has to be saved to resume a run, and no two uses can share one by accident.
+A stream is named by numbers, not handed around: Random(seed, TRAIN, 17) draws the batch of step
+17.  So a checkpoint needs no random state, and no two uses can share a stream by accident.
 """
 import math
 
 import numpy as np
 
-INIT, TRAIN, VALID, TEST, CHANCE, GALLERY, POSITIONS, WORLD = range(8)       # what a stream is for
+INIT, TRAIN, VALID, TEST, CHANCE, GALLERY, POSITIONS, WORLD = range(8)      # purposes of a stream
 
 
 class Random:
-    """A stream of random numbers named by integers of 0 to 2^64-1, e.g. Random(seed, TRAIN, step)."""
+    """A stream of random numbers, named by integers from 0 to 2^64-1: Random(seed, TRAIN, step)"""
 
     def __init__(self, *name):
-        # SeedSequence joins words of 32 bits and drops zeros at the end; so each integer gets two words, behind their number.
+        # SeedSequence joins 32-bit words and drops trailing zeros.  So each integer is two words,
+        # and the number of integers comes first.
         halves = [half for number in name for half in (number % 2**32, number >> 32)]
         self._bits = np.random.PCG64(np.random.SeedSequence([len(name), *halves]))
 
     def words(self, shape):
-        """Uniform 64-bit words, uint64."""
+        """Uniform 64-bit words, uint64"""
         return self._bits.random_raw(math.prod(np.atleast_1d(shape))).reshape(shape)
 
     def uniform(self, shape):
-        """Uniform in [0, 1): the top 53 bits of a word, as many as a float64 holds."""
+        """Uniform in [0, 1), float64: the top 53 bits of a word, which is its precision"""
         return (self.words(shape) >> np.uint64(11)) * 2.0**-53
 
     def integers(self, low, high, shape):
-        """Uniform in low..high-1, int64.  The remainder's bias is below (high - low) / 2^64."""
+        """Uniform in low..high-1, int64; the remainder's bias is below (high - low) / 2^64"""
         return low + (self.words(shape) % np.uint64(high - low)).astype(np.int64)
 
     def permutations(self, rows, size):
-        """rows random orders of 0..size-1, (rows, size): the order in which random words sort."""
+        """Random orders of 0..size-1, (rows, size): the order that sorts random words"""
         return np.argsort(self.words((rows, size)), axis=1, kind="stable")
 
     def different(self, rows, size, count):
-        """rows times `count` different numbers of 0..size-1 in random order, (rows, count).
+        """Distinct numbers of 0..size-1 in random order, (rows, count)
 
-        Floyd's method (Bentley & Floyd 1987): two words a number, where permutations would need `size` a row.
+        By Floyd's method (Bentley & Floyd 1987), which draws two words per number; permutations
+        would draw `size` per row.
         """
-        chosen = np.empty((rows, count), np.int64)
+        numbers = np.empty((rows, count), np.int64)
         for i, last in enumerate(range(size - count, size)):
-            drawn = self.integers(0, last + 1, rows)
-            taken = (chosen[:, :i] == drawn[:, None]).any(axis=1)
-            chosen[:, i] = np.where(taken, last, drawn)
-        return np.take_along_axis(chosen, self.permutations(rows, count), axis=1)
+            draw = self.integers(0, last + 1, rows)
+            repeat = (numbers[:, :i] == draw[:, None]).any(axis=1)
+            numbers[:, i] = np.where(repeat, last, draw)
+        return np.take_along_axis(numbers, self.permutations(rows, count), axis=1)

@@ -1,64 +1,99 @@
-"""`python -m minitron heads`: the patterns that each attention head of a model file follows."""
+"""How much of each attention head's attention follows two patterns: previous token, induction.
+
+    python -m minitron heads model.bin                      on random tokens, repeated
+    python -m minitron heads model.bin --task addition      on the problems of a task
+    python -m minitron heads model.bin --picture heads.png
+"""
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from ..base import cli
 from ..base.errors import MinitronError
+from ..base.files import write_atomically
 from ..base.rng import GALLERY, Random
 from ..data.config import Config
 from ..measure import evaluate, heads
-from ..measure.loaded_model import FIELDS, LoadedModel
+from ..measure.loaded_model import TASK_FIELDS, LoadedModel
+
+LABELLED = 64       # tokens of a row, at most, that a picture labels
 
 
 def add_parser(commands):
-    parser = commands.add_parser("heads", help="what each head attends to: previous-token and induction scores")
+    parser = commands.add_parser("heads", help="score each head on two patterns of attention",
+                                 description=__doc__)
     parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("--picture", metavar="FILE", help="draw the attention as PNG, SVG or PDF; needs matplotlib")
-    cli.add_fields(parser, Config, FIELDS)
+    parser.add_argument("--picture", metavar="FILE",
+                        help="draw the attention as PNG, SVG or PDF; needs matplotlib")
+    cli.add_fields(parser, Config, TASK_FIELDS)
 
 
 def run(flags):
     model, picture = flags.pop("model"), flags.pop("picture")
-    for line in head_table(model, flags, picture):
+    for line in head_lines(model, flags, picture):
         print(line)
     return 0
 
 
-def head_table(path, flags, picture):
-    """The scores of each head, line by line, on the problems of a task where flags name one, else on repeated random tokens."""
+def head_lines(path, flags, picture):
+    """The scores of each head, line by line      flags: {field: value} of Config"""
     model = LoadedModel(path)
     if flags:
-        config, task = model.task_config(flags)
-        problems = evaluate.problems(task, config, task.length, "test", heads.few(task.width))
-        tokens, positions, what = problems.inputs, problems.positions, f"{len(problems.inputs)} problems of {task.name}"
-        asked = problems.targets >= 0
-        if len(tokens) == 0:
-            raise MinitronError(f"task {task.name} has no test problems of length {task.length}: use a smaller --train-fraction")
+        tokens, positions, scored, source = task_rows(model, flags)
     else:
-        written = np.array([token for token, piece in enumerate(model.vocabulary.pieces) if piece])
-        if len(written) == 0:
-            raise MinitronError(f"{path} has no token that spells anything: name a --task")
-        size = max(2, min(heads.SIZE, model.vocabulary.context // heads.TIMES))
-        asked = None
-        tokens, positions = written[heads.repeated(Random(GALLERY), len(written), size)], None
-        what = f"{size} random tokens repeated {heads.TIMES} times, {heads.ROWS} rows, at positions 0, 1, 2, ..."
-    weights = model.attention(tokens, positions)
-    scores = heads.head_scores(weights, tokens, asked)
-    yield f"{path}: share of attention on a pattern; {what}"
+        tokens, positions, scored, source = random_rows(model, path)
+    weights = model.attention(tokens, positions)                            # (L, B, H, T, T)
+    scores = heads.head_scores(weights, tokens, scored)
+    yield f"{path}: share of attention on a pattern; {source}"
     yield "layer   head   previous token   induction"
     for layer, head in np.ndindex(*scores["previous"].shape):
-        yield f"{layer:>5}   {head:>4}   {scores['previous'][layer, head]:>14.1%}   {scores['induction'][layer, head]:>9.1%}"
-    even = np.tril(np.ones(2 * tokens.shape[1:])) / np.arange(1, tokens.shape[1] + 1)[:, None]
-    even = heads.head_scores(np.broadcast_to(even, (1, len(tokens), 1, *even.shape)), tokens, asked)
-    yield f"even attention would have {even['previous'][0, 0]:.1%} and {even['induction'][0, 0]:.1%}"
+        previous, induction = (scores[name][layer, head] for name in ("previous", "induction"))
+        yield f"{layer:>5}   {head:>4}   {previous:>14.1%}   {induction:>9.1%}"
+    even = heads.head_scores(even_attention(tokens), tokens, scored)
+    previous, induction = even["previous"].item(), even["induction"].item()
+    yield f"uniform attention would have {previous:.1%} and {induction:.1%}"
     if picture:
-        draw(picture, weights[:, 0], [model.vocabulary.pieces[token].decode(errors="replace") for token in tokens[0]])
+        labels = [model.vocabulary.pieces[token].decode(errors="replace") for token in tokens[0]]
+        draw_attention(picture, weights[:, 0], labels)
         yield f"{picture}: attention of each head on the first row"
 
 
-def draw(path, weights, labels):
-    """A picture of attention, weights (L, H, T, T), one square a head.  Raises MinitronError without matplotlib."""
+def task_rows(model, flags):
+    """Test problems -> tokens (B, T), positions (B, T) or None, scored (B, T), their description"""
+    config, task = model.task_config(flags)
+    problems = evaluate.problems(task, config, task.length, "test", heads.few(task.width))
+    if len(problems.inputs) == 0:
+        raise MinitronError(f"task {task.name} has no test problems of length {task.length}: "
+                            "use a smaller --train-fraction")
+    source = f"{len(problems.inputs)} problems of {task.name}"
+    return problems.inputs, problems.positions, problems.targets >= 0, source
+
+
+def random_rows(model, path):
+    """The same of random tokens, repeated, each of which counts as scored (None)"""
+    spelled = np.array([token for token, piece in enumerate(model.vocabulary.pieces) if piece])
+    if len(spelled) == 0:
+        raise MinitronError(f"{path} has no token that spells a character: name a --task")
+    size = max(2, min(heads.SIZE, model.vocabulary.context // heads.TIMES))
+    tokens = spelled[heads.repeated(Random(GALLERY), len(spelled), size)]
+    source = (f"{size} random tokens repeated {heads.TIMES} times, {heads.ROWS} rows, "
+              "at positions 0, 1, 2, ...")
+    return tokens, None, None, source
+
+
+def even_attention(tokens):
+    """Weights (1, B, 1, T, T) of a head that attends alike to the whole past"""
+    batch, time = tokens.shape
+    weights = np.tril(np.ones((time, time))) / np.arange(1, time + 1)[:, None]
+    return np.broadcast_to(weights, (1, batch, 1, time, time))
+
+
+def draw_attention(path, weights, labels):
+    """A picture of attention, one square per head: weights (L, H, T, T), labels of the T tokens
+
+    Raises MinitronError.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -66,16 +101,25 @@ def draw(path, weights, labels):
     layers, count, time, _ = weights.shape
     figure = Figure(figsize=(3.2 * count + 0.6, 3.2 * layers + 0.6), layout="constrained")
     for layer, head in np.ndindex(layers, count):
-        axes = figure.add_subplot(layers, count, layer * count + head + 1, title=f"layer {layer}, head {head}")
-        shown = axes.imshow(np.abs(weights[layer, head]), cmap="viridis", vmin=0)
-        if time <= 64:
+        axes = figure.add_subplot(layers, count, layer * count + head + 1,
+                                  title=f"layer {layer}, head {head}")
+        image = axes.imshow(np.abs(weights[layer, head]), cmap="viridis", vmin=0)
+        if time <= LABELLED:
             axes.set_xticks(range(time), labels, fontsize=5)
             axes.set_yticks(range(time), labels, fontsize=5)
         axes.set(xlabel="looks at", ylabel="token")
-    figure.colorbar(shown, ax=figure.axes, label="attention", shrink=0.6)
-    if not Path(path).suffix:
-        raise MinitronError(f"picture {path} has no ending that says what it is: use .png, .svg or .pdf")
+    figure.colorbar(image, ax=figure.axes, label="attention", shrink=0.6)
+    write_figure(path, figure)
+
+
+def write_figure(path, figure):
+    """Raises MinitronError."""
+    kind, content = Path(path).suffix[1:], BytesIO()
+    if not kind:
+        raise MinitronError(f"picture {path} has no ending to say its format: "
+                            "use .png, .svg or .pdf")
     try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise MinitronError(f"picture {path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+        figure.savefig(content, format=kind, dpi=150)
+    except ValueError as error:
+        raise MinitronError(f"picture {path} cannot be written: {error}") from None
+    write_atomically(path, content.getbuffer())

@@ -1,4 +1,7 @@
-"""`python -m minitron quantize`: a model file with its matrices as int8, a quarter of the size."""
+"""Write a model file with its matrices as int8, about a quarter of the size.
+
+    python -m minitron quantize model.bin model8.bin
+"""
 from pathlib import Path
 
 from ..base.files import write_atomically
@@ -6,7 +9,8 @@ from ..engine import model_file
 
 
 def add_parser(commands):
-    parser = commands.add_parser("quantize", help="write a model's matrices as int8: a quarter of the size")
+    parser = commands.add_parser("quantize", help="write a model's matrices as int8, 1/4 the size",
+                                 description=__doc__)
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("out", metavar="OUT")
 

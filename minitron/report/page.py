@@ -19,7 +19,7 @@ from ..base.files import write_atomically
 from ..data.command_line import training_command
 from ..data.config import Config
 from ..measure import scaling
-from ..measure.record import thin
+from ..measure.record import evenly_spaced
 from . import phase, text
 from .cause import at_length
 from .not_yet import not_yet
@@ -193,7 +193,7 @@ def per_run_limits(records):
 def run_data(record, dials, max_points, max_lengths):
     """The numbers of one run; max_lengths does not count the dial's length"""
     config, lengths = record["config"], tested_lengths(record)
-    lengths = sorted({*thin(lengths, max_lengths), *({config["length"]} & set(lengths))})
+    lengths = sorted({*evenly_spaced(lengths, max_lengths), *({config["length"]} & set(lengths))})
     return {
         "key": str(record["key"]),
         "status": str(record["status"]),
@@ -204,7 +204,7 @@ def run_data(record, dials, max_points, max_lengths):
         "lengths": lengths,
         "metrics": [metrics_row(at_length(record, length)) for length in lengths],
         "reference": lowest_nll(record),
-        "curve": curve_data(thin(record["curve"], max_points)),
+        "curve": curve_data(evenly_spaced(record["curve"], max_points)),
         "command": training_command(config),
         "parameters": rounded(record.get("parameters"), 9),
         "flops": rounded(record.get("flops"), 4),

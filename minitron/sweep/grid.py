@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from ..base.cli import flag, kinds
+from ..base.cli import flag, flag_types
 from ..base.errors import MinitronError
 from ..data import batches, tasks
 from ..data.config import Config
@@ -27,7 +27,7 @@ NAMES = {bool: "yes or no", int: "a whole number or a range such as 1-5", float:
 
 def dials():
     """The fields of Config that a sweep can vary: name -> kind"""
-    return kinds(Config)
+    return flag_types(Config)
 
 
 def dial_values(name, given):

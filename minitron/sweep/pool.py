@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 
 from ..base.environment import ROOT
 from ..base.errors import MinitronError
-from ..data.config import restored
+from ..data.config import config_from_dict
 from ..measure import record
 from .ledger import is_finished
 
@@ -81,7 +81,7 @@ class Worker:
         if "failed" not in answer:
             return answer
         status = "timeout" if answer.get("late") else "killed"
-        return record.failed(config, status, answer["failed"], time.monotonic() - start)
+        return record.failed_record(config, status, answer["failed"], time.monotonic() - start)
 
     def step_seconds(self, config):
         """Seconds per training step on this machine, None where it cannot be measured"""
@@ -213,7 +213,7 @@ def run_on_cluster(cells, address, jobs, timeout, model_path):
             try:
                 yield future.result()
             except KilledWorker as error:
-                yield record.failed(futures[future], "killed", str(error), 0.0)
+                yield record.failed_record(futures[future], "killed", str(error), 0.0)
             except Exception as error:          # no minitron on the workers, say, or no scheduler
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 raise MinitronError(f"dask could not run a cell: {reason}") from error
@@ -227,6 +227,6 @@ def run_in_own_process(config, model, timeout):
     """One cell -> its record: the function that dask sends to its workers"""
     worker = Worker()
     try:
-        return worker.run(restored(config).resolve(), model, timeout)
+        return worker.run(config_from_dict(config).resolve(), model, timeout)
     finally:
         worker.kill()

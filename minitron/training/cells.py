@@ -1,10 +1,13 @@
-"""A sweep's worker: a process that takes configurations and gives records, one JSON line each.
+"""A sweep's worker: a process that reads configurations and writes records, one JSON line each.
 
-The sweep starts it as `python train.py --cells PID DIRECTORY`: its own process id, and the
-directory that relative paths are meant in.  A line {"config": ..., "folder": to work in, "model":
-path or null} comes in, and the record goes out; or {"time": config}, and the seconds of a training
-step go out.  One process runs many cells: starting Python for each would cost a tenth of a cell of
-five seconds.
+The sweep starts it as `python train.py --cells PID DIRECTORY`, with the sweep's process id and the
+directory to which paths are relative.  The worker answers
+
+    {"config": ..., "folder": to work in, "model": path or null}    with the record of the run,
+    {"time": config}                                                with {"step_seconds": ...}
+
+and after an error with {"failed": reason}.  One process runs many cells, because starting Python
+for each would cost a tenth of a cell of five seconds.
 """
 import json
 import os
@@ -17,20 +20,20 @@ from pathlib import Path
 from ..base.files import write_atomically
 from ..base.terminal import Interrupted
 from ..data import batches, tasks
-from ..data.config import restored
+from ..data.config import config_from_dict
 from ..model.optim import adamw
 from ..model.params import Params, init
 from .parallel import Workers
 from .run import Diverged
 
-TIMED_SECONDS = 0.3         # spent on timing steps of one configuration
+TIMED_SECONDS = 0.3         # spent on timing the steps of one configuration
 
 
 def serve(train, parent, directory):
-    """Answer questions from standard input until it ends.      train: train.py's function"""
-    stop_with(int(parent))
+    """Answer the lines of standard input until it ends -> exit status      train: of train.py"""
+    exit_with(int(parent))
     os.chdir(directory)
-    answers, sys.stdout = sys.stdout, sys.stderr            # nothing but records goes out
+    answers, sys.stdout = sys.stdout, sys.stderr            # only answers go to standard output
     for line in sys.stdin:
         try:
             answer = answer_to(json.loads(line), train)
@@ -45,8 +48,8 @@ def serve(train, parent, directory):
     return 0
 
 
-def stop_with(parent):
-    """End this process when the sweep that started it is gone.      parent: the sweep's process id"""
+def exit_with(parent):
+    """End this process when its parent, a process id, is gone."""
     def watch():
         while os.getppid() == parent:
             time.sleep(1)
@@ -57,27 +60,27 @@ def stop_with(parent):
 
 def answer_to(question, train):
     if "time" in question:
-        return {"step_seconds": step_seconds(restored(question["time"]).resolve())}
+        return {"step_seconds": step_seconds(config_from_dict(question["time"]).resolve())}
     return run_cell(train, **question)
 
 
 def run_cell(train, config, folder, model):
     """Train and measure one cell on one thread -> its record
 
-    config: a resolved Config as a dict; model: a path to keep the model file at, or None
+    config: a resolved Config as a dict; model: a path for the model file, or None
     """
-    trained = Path(folder) / "model.bin"
+    out = Path(folder) / "model.bin"
     try:
-        record = train(restored(config), trained, quiet=True, threads=1)
-    except Diverged as diverged:
-        return diverged.record
+        record = train(config_from_dict(config), out, quiet=True, threads=1)
+    except Diverged as error:
+        return error.record
     if model is not None:
-        write_atomically(model, trained.read_bytes())       # only now: a failed cell leaves nothing
+        write_atomically(model, out.read_bytes())
     return record
 
 
 def step_seconds(config):
-    """Seconds per training step on one thread: the median of as many as fit into TIMED_SECONDS"""
+    """Seconds per training step on one thread: the median over TIMED_SECONDS, the first left out"""
     batch = batches.longest_batch(tasks.load(config), config)
     p, m, v = init(config), Params(config), Params(config)
     times, end = [], time.monotonic() + TIMED_SECONDS

@@ -1,4 +1,4 @@
-"""A run from start to finish, around the loop in train.py: what is loaded, watched, saved, exported.
+"""A training run from start to finish, around the loop in train.py: load, evaluate, save, export.
 
 Next: train.py, the loop; measure/evaluate.py, the metrics.
 """
@@ -20,13 +20,13 @@ from ..measure import evaluate, heads, hidden, record
 from ..model.params import Params, decay_mask, init
 from . import checkpoint
 
-HELD_OUT_TOKENS = 2**13     # scored at each evaluation during training: about the work of two steps
-SOLVED = 0.999              # exact match at which a task counts as solved, if two evaluations in a
-ENOUGH = 50                 # row reach it on at least this many problems: a few can be right by luck
+HELD_OUT_TOKENS = 2**13     # scored at each evaluation during training: the work of about two steps
+SOLVED_EXACT = 0.999        # exact match that solves a task, at two evaluations in a row, ...
+SOLVED_PROBLEMS = 50        # ... on at least this many problems: a few can be right by luck
 
 
 class Diverged(MinitronError):
-    """The loss or the gradient is no longer a finite number.      record: the run's"""
+    """The loss or the gradient is not a finite number any more.      record: the run's"""
 
     def __init__(self, reason, record):
         super().__init__(reason)
@@ -39,109 +39,132 @@ class Run:
 
     config: Config
     task: tasks.Task
-    out: str
-    ledger: object          # a path, or None
+    out: str                # path of the model file
+    ledger: object          # path, or None
     threads: int            # that work on a step
     p: Params               # weights
     m: Params               # AdamW's two moments
     v: Params
     decay: np.ndarray       # weight decay of each entry of p.flat
+    first: np.ndarray       # p.flat before training
     held_out: evaluate.Problems     # validation problems, which decide when the task is solved
-    first: np.ndarray       # weights before training, flat
     progress: dict          # kept in the checkpoint beside p, m and v
-    began: float = 0.0      # monotonic clock, moved back by the time before a resume
+    began: float = 0.0      # on the monotonic clock, earlier by the time before a resume
 
     @property
     def checkpoint(self):
         return Path(f"{self.out}.ckpt")
 
+    @property
+    def key(self):
+        return self.config.key(self.task)
 
-def start(config, out, ledger, resume, threads):
-    """A Run at its first step, or at its checkpoint.  Raises MinitronError for all that can be known to fail."""
-    task = tasks.load(config)
+
+# ---- start ---------------------------------------------------------------------------------------
+
+
+def start_run(config, out, ledger, resume, threads):
+    """A Run at its first step or at its checkpoint, saved.      config: resolved
+
+    Raises MinitronError for all that can be known to fail later.
+    """
     check_paths(out, ledger)
-    record.commit()         # read now: the source may be edited during the run
-    rows = max(1, HELD_OUT_TOKENS // task.width)
-    p = init(config)
-    run = Run(
-        config, task, out, ledger, min(config.shards, threads or available_cpus()),
-        p, Params(config), Params(config), config.weight_decay * decay_mask(config),
-        evaluate.problems(task, config, config.length, "valid", rows), p.flat.copy(),
-        checkpoint.new_progress())
+    record.source_commit()          # now: the source may be edited during the run
+    run = new_run(config, out, ledger, min(config.shards, threads or available_cpus()))
     if resume:
-        run.progress = checkpoint.load(run.checkpoint, config, config.key(task), run.p, run.m, run.v)
+        run.progress = checkpoint.restore(run.checkpoint, config, run.key, run.p, run.m, run.v)
     else:
         checkpoint.refuse_to_overwrite(run.checkpoint)
     run.began = time.monotonic() - run.progress["seconds"]
-    save(run)               # a full disk or a read-only directory shows now, not in an hour
+    save_run(run)                   # a full disk or a read-only folder shows now, not in an hour
     return run
+
+
+def new_run(config, out, ledger, threads):
+    """A Run before its first step"""
+    task, p = tasks.load(config), init(config)
+    rows = max(1, HELD_OUT_TOKENS // task.width)
+    return Run(
+        config, task, out, ledger, threads,
+        p=p, m=Params(config), v=Params(config),
+        decay=config.weight_decay * decay_mask(config),
+        first=p.flat.copy(),
+        held_out=evaluate.problems(task, config, config.length, "valid", rows),
+        progress=checkpoint.new_progress())
 
 
 def check_paths(out, ledger):
     """Raises MinitronError if the model or the record could not be written."""
+    folder = Path(out).parent
     if os.path.isdir(out) or not str(out):
         raise MinitronError(f"{str(out)!r} is a directory: give --out the name of a file")
-    if not os.path.isdir(Path(out).parent):
-        raise MinitronError(f"{str(Path(out).parent)!r} is not a directory: make it, "
-                            "or give --out another place")
-    if ledger is not None:
-        if Path(ledger).resolve() == Path(out).resolve():
-            raise MinitronError(f"{out} cannot be both --out and --ledger: rename one of them")
-        record.touch_ledger(ledger)
+    if not os.path.isdir(folder):
+        raise MinitronError(f"{str(folder)!r} is not a directory: make it, or change --out")
+    if ledger is None:
+        return
+    if Path(ledger).resolve() == Path(out).resolve():
+        raise MinitronError(f"{out} is both --out and --ledger: rename one of them")
+    record.touch_ledger(ledger)
 
 
-def save(run):
+# ---- during training -----------------------------------------------------------------------------
+
+
+def save_run(run):
     """Write the checkpoint."""
     run.progress["seconds"] = time.monotonic() - run.began
-    key = run.config.key(run.task)
-    checkpoint.save(run.checkpoint, run.config, key, run.p, run.m, run.v, run.progress)
-
-
-def diverged(run, step, loss, norm, g):
-    """The Diverged of a step whose loss, gradient norm or weights are not finite; appends its record."""
-    result = write_record(run, "diverged", {}, None)
-    culprit = run.p.first_nonfinite() or g.first_nonfinite() or "logits"
-    return Diverged(f"step {step}: loss {loss:g}, gradient {norm:g}, first tensor that is not finite: "
-                    f"{culprit}; {run.checkpoint} holds the last checkpoint: delete it and use an --lr "
-                    f"below {run.config.lr:g}", result)
+    checkpoint.save(run.checkpoint, run.config, run.key, run.p, run.m, run.v, run.progress)
 
 
 def evaluate_held_out(run, workers, loss):
-    """Append a point to the learning curve and return it: the batch's loss, the validation metrics."""
+    """Append a point to the learning curve and return it: the batch's loss, validation metrics."""
     score = evaluate.numpy_scorer(run.p, run.config)
-    metrics = evaluate.measure(score, run.held_out, each=workers.map)
+    metrics = evaluate.basic_metrics(score, run.held_out, workers.map)
     point = {"step": run.progress["step"], "loss": loss}
     point |= {name: metrics[name] for name in ("n", "nll", "token", "exact")}
     point |= {"norm": hidden.norm(run.p), "distance": hidden.distance(run.p, run.first)}
-    point |= instruments(run)
+    point |= instrument_readings(run)
     run.progress["curve"].append(point)
-    solved = run.task.exact and point["n"] >= ENOUGH and point["exact"] >= SOLVED
-    run.progress["solved"] = run.progress["solved"] + 1 if solved else 0
+    run.progress["solved"] = run.progress["solved"] + 1 if is_solved(run.task, point) else 0
     return point
 
 
-def instruments(run):
-    """Readings of the task's instruments: of the embedding, or of each head, layer by layer"""
+def is_solved(task, point):
+    return task.exact and point["n"] >= SOLVED_PROBLEMS and point["exact"] >= SOLVED_EXACT
+
+
+def instrument_readings(run):
+    """{name: reading} of the instruments in the task's WATCH: of the embedding, or of each head"""
     readings, watch = {}, run.task.module.WATCH
     if "fourier" in watch:
         readings["fourier"] = hidden.fourier(run.p.embed[:run.task.length])
     if "heads" in watch and len(run.held_out.inputs):
-        rows = slice(heads.few(run.held_out.inputs.shape[1]))
-        inputs, positions = run.held_out.inputs[rows], run.held_out.positions
-        positions = None if positions is None else positions[rows]
-        weights = heads.attention_weights(run.p, run.config, inputs, positions)
-        scores = heads.head_scores(weights, inputs, run.held_out.targets[rows] >= 0)
+        rows = run.held_out.subset(slice(heads.few(run.held_out.inputs.shape[1])))
+        weights = heads.attention_weights(run.p, run.config, rows.inputs, rows.positions)
+        scores = heads.head_scores(weights, rows.inputs, rows.targets >= 0)
         readings |= {name: score.round(4).tolist() for name, score in scores.items()}
     return readings
 
 
-def finish(run):
-    """Export the model, measure it, append the record; only then delete the checkpoint.
+def diverged(run, step, loss, norm, g):
+    """The Diverged of a step whose loss, gradient or weights are not finite; appends its record."""
+    result = write_record(run, "diverged", {}, None)
+    culprit = run.p.first_nonfinite() or g.first_nonfinite() or "logits"
+    return Diverged(f"step {step}: loss {loss:g}, gradient norm {norm:g}, first tensor that is not "
+                    f"finite: {culprit}; {run.checkpoint} holds the last checkpoint: delete it and "
+                    f"use an --lr below {run.config.lr:g}", result)
+
+
+# ---- finish --------------------------------------------------------------------------------------
+
+
+def finish_run(run):
+    """Export the model, measure it, append the record, delete the checkpoint -> the record
 
     In this order a kill at any moment loses nothing.
     """
     export_model(run)
-    metrics, scored_by = measure(run)
+    metrics, scored_by = final_metrics(run)
     result = write_record(run, "ok", metrics, scored_by)
     run.checkpoint.unlink()
     return result
@@ -151,28 +174,28 @@ def export_model(run):
     """Write the model file."""
     task, eos = run.task, len(run.task.pieces) - 1 if run.task.ends else None
     vocabulary = model_file.Vocabulary(task.pieces, task.context, task.bos, eos, task.temperature)
-    provenance = {"key": run.config.key(task), "task": task.version,
-                  "example": batches.example(task)[0], "config": dataclasses.asdict(run.config)}
+    provenance = {"key": run.key, "task": task.version, "example": batches.example(task)[0],
+                  "config": dataclasses.asdict(run.config)}
     model_file.write_model(run.out, run.config, run.p, vocabulary, provenance)
 
 
-def measure(run):
-    """-> {length: metrics} on the test problems, and what ran the model: run.c, or NumPy without it"""
+def final_metrics(run):
+    """-> {length: metrics} on the test problems, and the scorer's name: run.c, or else NumPy"""
     try:
         with Engine(run.out, run.threads) as engine:
             score = evaluate.engine_scorer(engine)
-            return evaluate.evaluate_all(score, run.task, run.config), "run.c"
+            return evaluate.metrics_by_length(score, run.task, run.config), "run.c"
     except EngineMissing as missing:
         print(f"minitron: {missing}; measured with NumPy instead", file=sys.stderr)
         score = evaluate.numpy_scorer(run.p, run.config)
-        return evaluate.evaluate_all(score, run.task, run.config), "NumPy"
+        return evaluate.metrics_by_length(score, run.task, run.config), "NumPy"
 
 
 def write_record(run, status, metrics, scored_by):
     """The run's record, appended to its ledger.      status: ok, diverged"""
     run.progress["seconds"] = time.monotonic() - run.began
-    result = record.make_record(run.config, run.task, status, run.p.count(), run.progress, metrics,
-                                scored_by, run.threads)
+    result = record.make_record(run.config, run.task, status, run.p.count(), run.progress,
+                                metrics, scored_by, run.threads)
     if run.ledger is not None:
         record.append_record(run.ledger, result)
     return result

@@ -1,8 +1,10 @@
-"""`python -m minitron eval` and `heads`: what they print is what the training's record holds and what NumPy works out, and every
-way to get it wrong ends in one line.
+"""`python -m minitron eval` and `heads` print the metrics of the record and NumPy's attention.
+
+Every mistake ends in one line.
 """
 import builtins
 import dataclasses
+import importlib.util
 import random
 import re
 import sys
@@ -14,15 +16,19 @@ import minitron.__main__
 import train
 from minitron.base import cli
 from minitron.base.environment import ROOT
-from minitron.base.rng import Random
+from minitron.base.rng import GALLERY, Random
 from minitron.data import tasks
 from minitron.data.config import Config
 from minitron.engine import model_file as export
 from minitron.engine.engine import EngineMissing
 from minitron.measure import evaluate, heads, record
 
-needs_engine = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")), reason="the engine is not built: run make")
-CONFIG = Config(dim=8, layers=2, heads=2, length=2, test_length=3, batch=16, steps=20, eval_every=20, test_items=40)
+needs_engine = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")),
+                                  reason="the engine is not built: run make")
+needs_matplotlib = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None,
+                                      reason="matplotlib is not installed: pip install matplotlib")
+CONFIG = Config(dim=8, layers=2, heads=2, length=2, test_length=3, batch=16, steps=20,
+                eval_every=20, test_items=40)
 
 
 def trained(folder, config):
@@ -38,17 +44,20 @@ def addition(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    """Models of other tasks, by their names, each after one step."""
+    """Models of other tasks, by their names, each after one step"""
     folder = tmp_path_factory.mktemp("others")
-    options = [{"task": "mqar", "length": 24}, {"task": "parity", "length": 6, "variant": "scratchpad"},
-               {"task": "experts", "length": 8}, {"task": "modular", "length": 11},
-               {"task": "markov", "length": 12, "positions": "random"}]
-    return {each["task"]: trained(folder, dataclasses.replace(CONFIG, steps=1, test_length=None, **each))[0] for each in options}
+    one_step = dataclasses.replace(CONFIG, steps=1, test_length=None)
+    tasks = [{"task": "mqar", "length": 24}, {"task": "experts", "length": 8},
+             {"task": "parity", "length": 6, "variant": "scratchpad"},
+             {"task": "modular", "length": 11},
+             {"task": "markov", "length": 12, "positions": "random"}]
+    return {options["task"]: trained(folder, dataclasses.replace(one_step, **options))[0]
+            for options in tasks}
 
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """Call `python -m minitron` as the command line does -> status, lines on standard output, lines on standard error"""
+    """Call `python -m minitron` -> status, lines on standard output, lines on standard error"""
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["minitron", *map(str, arguments)])
         capsys.readouterr()
@@ -60,8 +69,8 @@ def command(monkeypatch, capsys):
     return call
 
 
-@pytest.fixture
-def without_engine(monkeypatch):
+def remove_engine(monkeypatch):
+    """Play a machine without the engine."""
     def library():
         raise EngineMissing("the C engine is not built: install a C compiler and run make")
 
@@ -69,15 +78,15 @@ def without_engine(monkeypatch):
 
 
 def hide(monkeypatch, module):
-    """Importing a module fails from here on, as where it is not installed."""
+    """Play a machine on which a module is not installed."""
     original = builtins.__import__
 
-    def missing(name, *arguments, **named):
+    def without_module(name, *arguments, **named):
         if name.split(".")[0] == module:
             raise ImportError(name)
         return original(name, *arguments, **named)
 
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setattr(builtins, "__import__", without_module)
 
 
 def numbers(lines):
@@ -91,57 +100,66 @@ def rewritten(path, out, provenance):
     return out
 
 
-# ---- eval ------------------------------------------------------------------------------------------------------------
+# ---- eval ----------------------------------------------------------------------------------------
 
 
 def test_eval_prints_the_numbers_of_the_record(command, addition):
     path, result = addition
     status, [headline, *lines], error = command("eval", path)
     assert (status, error) == (0, []) and headline == f"{path}: addition (plain)"
-    assert lines == record.panel(result["metrics"]) and len(lines) == 4
+    assert lines == record.metrics_lines(result["metrics"]) and len(lines) == 4
 
 
 @pytest.mark.parametrize("text, lengths", [
-    ("1", [1]), ("3,1", [3, 1]), ("1-3", [1, 2, 3]), (" 2 , 5-6", [2, 5, 6]), ("4-4", [4]), ("20", [20]),
+    ("1", [1]), ("3,1", [3, 1]), ("1-3", [1, 2, 3]), (" 2 , 5-6", [2, 5, 6]), ("4-4", [4]),
+    ("20", [20]),
 ])
 def test_lengths_may_be_any_that_the_task_knows(command, addition, text, lengths):
     path, result = addition
     status, [_, _, *lines], _ = command("eval", path, "--length", text)
     rows = [line for line in lines if not line.startswith("length")]
     assert status == 0 and [int(row.split()[0]) for row in rows] == lengths
-    known = record.panel(result["metrics"])
-    assert all(row == known[length] for row, length in zip(rows, lengths) if length <= 3)
+    of_record = record.metrics_lines(result["metrics"])
+    assert all(row == of_record[length] for row, length in zip(rows, lengths) if length <= 3)
 
 
-def test_temperatures(command, addition, others):
+def test_temperatures(command, addition):
     path, _ = addition
     config, p, _, provenance = export.read_model(path)
     config = Config(**provenance["config"]).resolve()
     task = tasks.load(config)
     _, lines, _ = command("eval", path, "--length", "2", "--temperature", "2,0")
-    found = re.fullmatch(r"length 2: right when sampled at temperature 2: (.*)%, 0: (.*)%", lines[-1])
+    text = r"length 2: right when sampled at temperature 2: (.*)%, 0: (.*)%"
+    percents = list(map(float, re.fullmatch(text, lines[-1]).groups()))
     rows = evaluate.problems(task, config, 2, "test", 40)
-    share = evaluate.sampled(evaluate.numpy_scorer(p, config), rows, 2)
-    exact = evaluate.measure(evaluate.numpy_scorer(p, config), rows)["exact"]
-    # shown to 0.01%
-    assert [float(found[1]), float(found[2])] == pytest.approx([100 * share, 100 * exact], abs=0.006) and share > 1e-4
+    accuracy = evaluate.sampling_accuracy(evaluate.numpy_scorer(p, config), rows, 2)
+    exact = evaluate.basic_metrics(evaluate.numpy_scorer(p, config), rows)["exact"]
+    assert percents == pytest.approx([100 * accuracy, 100 * exact], abs=0.006)  # printed to 0.01%
+    assert accuracy > 1e-4
+
+
+def test_temperatures_of_a_task_with_a_closed_form(command, others):
     _, lines, _ = command("eval", others["experts"], "--temperature", "0.5,0,0.0001")
-    assert re.search(r"temperature 0\.5: .*% \(closed form 90\.00%\), 0: .*% \(closed form 100\.00%\), 0\.0001: ", lines[-1])
+    assert re.search(r"temperature 0\.5: .*% \(closed form 90\.00%\), "
+                     r"0: .*% \(closed form 100\.00%\), 0\.0001: ", lines[-1])
 
 
 def test_options_variant_and_seed_may_be_others(command, others):
-    shown = [command("eval", others["mqar"], *flags) for flags in
-             ([], ["--options", "pairs=2"], ["--variant", "random"], ["--seed", "1"], ["--test-items", "10"])]
-    assert all(status == 0 and error == [] for status, _, error in shown)
-    assert "(zeros) pairs=2," in shown[1][1][0] and "(random)" in shown[2][1][0]
-    assert len({tuple(numbers(out)) for _, out, _ in shown}) == 5
-    assert shown[4][1][2].split()[-1] == "10"
+    flags = [[], ["--options", "pairs=2"], ["--variant", "random"], ["--seed", "1"],
+             ["--test-items", "10"]]
+    results = [command("eval", others["mqar"], *each) for each in flags]
+    assert all(status == 0 and error == [] for status, _, error in results)
+    _, pairs, variant, _, items = outputs = [lines for _, lines, _ in results]
+    assert "(zeros) pairs=2," in pairs[0] and "(random)" in variant[0]
+    assert len({tuple(numbers(lines)) for lines in outputs}) == 5
+    assert items[2].split()[-1] == "10"
 
 
 def test_another_task_of_the_same_vocabulary(command, others):
     flags = ["--task", "sparse_parity", "--options", "k=2", "--length", "9"]
     status, [headline, *lines], _ = command("eval", others["parity"], *flags)
-    assert status == 0 and "sparse_parity (plain) k=2,world=0" in headline and lines[1].split()[0] == "9"
+    assert status == 0 and "sparse_parity (plain) k=2,world=0" in headline
+    assert lines[1].split()[0] == "9"
 
 
 def test_eval_of_random_positions_draws_them(command, others):
@@ -150,76 +168,98 @@ def test_eval_of_random_positions_draws_them(command, others):
     assert status == 0 and lines[0] == plain[0] and lines[2] != plain[2]
 
 
-def test_without_the_engine_the_numbers_are_the_same(command, addition, without_engine):
+def test_without_the_engine_the_numbers_are_the_same(command, addition, monkeypatch):
+    remove_engine(monkeypatch)
     path, result = addition
     _, [_, *lines], error = command("eval", path)
-    # shown to four digits behind the point, of which the last may be rounded otherwise
-    assert numbers(lines) == pytest.approx(numbers(record.panel(result["metrics"])), abs=2e-4) and error == []
+    # printed to four decimal places, of which the last may be rounded otherwise
+    of_record = numbers(record.metrics_lines(result["metrics"]))
+    assert numbers(lines) == pytest.approx(of_record, abs=2e-4) and error == []
 
 
-def test_split_without_a_problem_is_said(command, addition):
+def test_split_without_a_problem_is_named(command, addition):
     path, _ = addition
-    status, lines, error = command("eval", path, "--variant", "reversed", "--train-fraction", "0.99", "--length", "1")
-    assert (status, error, len(lines)) == (0, [], 3) and "none of this length's problems" in lines[2]
+    status, lines, error = command("eval", path, "--variant", "reversed", "--length", "1",
+                                   "--train-fraction", "0.99")
+    assert (status, error) == (0, [])
+    assert lines[2:] == ["     1   the test split has no problems of this length"]
 
 
-# ---- heads -----------------------------------------------------------------------------------------------------------
+# ---- heads ---------------------------------------------------------------------------------------
 
 
 def scores_of(lines):
     """The printed table -> {(layer, head): (previous, induction)} in percent"""
     cells = [line.replace("%", "").split() for line in lines if re.match(r" +\d", line)]
-    return {(int(layer), int(head)): (float(previous), float(induction)) for layer, head, previous, induction in cells}
+    return {(int(layer), int(head)): (float(previous), float(induction))
+            for layer, head, previous, induction in cells}
 
 
-def even_shares(tokens, asked):
-    """Previous-token and induction score, in percent, of attention that is the same on all of the past, pair by pair."""
+def uniform_scores(tokens, scored):
+    """Previous-token and induction score, in percent, of uniform attention, pair by pair"""
     back = follows = 0
-    for row, counts in zip(tokens.tolist(), asked):
+    for row, counts in zip(tokens.tolist(), scored):
         for t in range(len(row)):
             back += (t > 0) / (t + 1)
             follows += counts[t] * sum(row[s - 1] == row[t] for s in range(1, t + 1)) / (t + 1)
-    return 100 * back / tokens.size, 100 * follows / asked.sum()
+    return 100 * back / tokens.size, 100 * follows / scored.sum()
 
 
-@pytest.mark.parametrize("flags", [[], ["--task", "addition"], ["--seed", "3", "--positions", "coupled"]])
-def test_heads_are_those_of_numpy(command, addition, flags):
+def assert_scores_are_numpys(lines, p, config, tokens, positions, scored):
+    weights = heads.attention_weights(p, config, tokens, positions)
+    expected = heads.head_scores(weights, tokens, scored)
+    scores = scores_of(lines)
+    assert scores.keys() == set(np.ndindex(2, 2))
+    for head, pair in scores.items():
+        percents = [100 * expected[name][head] for name in ("previous", "induction")]
+        assert pair == pytest.approx(percents, abs=0.051)
+    assert numbers(lines[-1:]) == pytest.approx(uniform_scores(tokens, scored), abs=0.051)
+
+
+@pytest.mark.parametrize("flags, changes", [
+    (["--task", "addition"], {}),
+    (["--seed", "3", "--positions", "coupled"], {"seed": 3, "positions": "coupled"}),
+])
+def test_heads_on_problems_are_those_of_numpy(command, addition, flags, changes):
     path, _ = addition
-    config, p, vocabulary, provenance = export.read_model(path)
+    _, p, _, provenance = export.read_model(path)
     status, [headline, _, *lines], error = command("heads", path, *flags)
-    assert (status, error) == (0, []) and headline.startswith(f"{path}: share of attention on a pattern; ")
-    if flags:
-        changed = {"--seed": {"seed": 3, "positions": "coupled"}}.get(flags[0], {})
-        config = Config(**provenance["config"] | changed).resolve()
-        rows = evaluate.problems(tasks.load(config), config, 2, "test", heads.ROWS)
-        tokens, positions = rows.inputs, rows.positions
-        assert headline.endswith("16 problems of addition")
-    else:
-        tokens, positions = heads.repeated(Random(5), len(vocabulary.pieces) - 1, 25), None       # all but END, which is the last
-        assert headline.endswith("25 random tokens repeated 4 times, 16 rows, at positions 0, 1, 2, ...")
-    asked = rows.targets >= 0 if flags else np.ones(tokens.shape, bool)
-    expected = heads.head_scores(heads.attention_weights(p, config, tokens, positions), tokens, asked)
-    found = scores_of(lines)
-    assert found.keys() == set(np.ndindex(2, 2))
-    for place, pair in found.items():
-        assert pair == pytest.approx([100 * expected[name][place] for name in ("previous", "induction")], abs=0.051)
-    assert numbers(lines[-1:]) == pytest.approx(even_shares(tokens, asked), abs=0.051)
+    assert (status, error) == (0, [])
+    assert headline == f"{path}: share of attention on a pattern; 16 problems of addition"
+    config = Config(**provenance["config"] | changes).resolve()
+    rows = evaluate.problems(tasks.load(config), config, 2, "test", heads.ROWS)
+    assert_scores_are_numpys(lines, p, config, rows.inputs, rows.positions, rows.targets >= 0)
+
+
+def test_heads_on_random_tokens_are_those_of_numpy(command, addition):
+    path, _ = addition
+    config, p, vocabulary, _ = export.read_model(path)
+    status, [headline, _, *lines], error = command("heads", path)
+    assert (status, error) == (0, [])
+    assert headline == (f"{path}: share of attention on a pattern; 25 random tokens repeated 4 "
+                        "times, 16 rows, at positions 0, 1, 2, ...")
+    # all tokens but END, which is the last
+    tokens = heads.repeated(Random(GALLERY), len(vocabulary.pieces) - 1, 25)
+    assert_scores_are_numpys(lines, p, config, tokens, None, np.ones(tokens.shape, bool))
 
 
 @needs_engine
 @pytest.mark.parametrize("flags", [[], ["--task", "addition", "--positions", "coupled"]])
 def test_heads_without_the_engine_are_the_same(command, addition, flags, monkeypatch):
     by_engine = scores_of(command("heads", addition[0], *flags)[1])
-    monkeypatch.setattr("minitron.measure.loaded_model.Engine", lambda *arguments, **named: (_ for _ in ()).throw(EngineMissing("not built")))
+    remove_engine(monkeypatch)
     by_numpy = scores_of(command("heads", addition[0], *flags)[1])
     assert by_engine.keys() == by_numpy.keys()
-    assert all(by_engine[place] == pytest.approx(by_numpy[place], abs=0.11) for place in by_engine)     # shown to 0.1
+    for head, scores in by_numpy.items():
+        assert by_engine[head] == pytest.approx(scores, abs=0.11)           # printed to 0.1
 
 
-@pytest.mark.parametrize("ending, begins", [("png", b"\x89PNG\r\n"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+@needs_matplotlib
+@pytest.mark.parametrize("ending, begins", [
+    ("png", b"\x89PNG\r\n"), ("svg", b"<?xml"), ("pdf", b"%PDF"),
+])
 @pytest.mark.parametrize("flags", [[], ["--task", "addition"]])
 def test_picture(command, addition, tmp_path, ending, begins, flags):
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install matplotlib")
     picture = tmp_path / f"heads.{ending}"
     status, lines, error = command("heads", addition[0], "--picture", picture, *flags)
     assert (status, error) == (0, []) and lines[-1].startswith(f"{picture}: ")
@@ -227,7 +267,7 @@ def test_picture(command, addition, tmp_path, ending, begins, flags):
     assert content.startswith(begins) and len(content) > 5000
 
 
-# ---- what is wrong ---------------------------------------------------------------------------------------------------
+# ---- mistakes ------------------------------------------------------------------------------------
 
 # model, arguments with {} for a folder, words that the one line must have
 WRONG = [
@@ -244,7 +284,8 @@ WRONG = [
     ("addition", "eval --temperature=", ["temperature ''"]),
     ("addition", "eval --temperature nan", ["temperature nan", "0 to 100"]),
     ("addition", "eval --temperature=-1", ["temperature -1", "0 to 100"]),
-    ("addition", "eval --task parity", ["parity", "another vocabulary", "4 pieces", "14", "--task"]),
+    ("addition", "eval --task parity",
+     ["parity", "another vocabulary", "4 pieces", "14", "--task"]),
     ("addition", "eval --task nosuch", ["nosuch", "addition"]),
     ("addition", "eval --variant nosuch", ["nosuch", "plain, reversed"]),
     ("addition", "eval --options k=1", ["option 'k=1'", "none"]),
@@ -266,28 +307,31 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("name, line, words", WRONG, ids=[f"{name} {line}"[:60] for name, line, _ in WRONG])
-def test_wrong_command_is_refused_in_one_line(command, addition, others, tmp_path, name, line, words):
-    what, *flags = line.format(tmp_path).split(" ")
-    if "--picture" in flags:
-        pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install matplotlib")
-    status, _, error = command(what, addition[0] if name == "addition" else others[name], *flags)
+@pytest.mark.parametrize("name, line, words", [
+    pytest.param(name, line, words, marks=[needs_matplotlib] * ("--picture" in line),
+                 id=f"{name} {line}"[:60]) for name, line, words in WRONG])
+def test_wrong_command_is_refused_in_one_line(
+        command, addition, others, tmp_path, name, line, words):
+    verb, *flags = line.format(tmp_path).split(" ")
+    status, _, error = command(verb, addition[0] if name == "addition" else others[name], *flags)
     [complaint] = error
     assert status == 2 and complaint.startswith(("minitron: ", "python -m minitron"))
     assert all(any(one in complaint for one in word.split("|")) for word in words), complaint
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("what", ["eval", "heads"])
-def test_file_that_is_no_model_is_refused(command, addition, tmp_path, what):
+@pytest.mark.parametrize("verb", ["eval", "heads"])
+def test_file_that_is_not_a_model_is_refused(command, addition, tmp_path, verb):
     content = addition[0].read_bytes()
     (tmp_path / "short.bin").write_bytes(content[:1000])
     (tmp_path / "bad.bin").write_bytes(content[:-3] + b"abc")
     (tmp_path / "text.bin").write_text("hello")
-    for name, word in [("short.bin", "1000 bytes"), ("bad.bin", "checksum"), ("text.bin", "shorter than a header"),
-                       ("nosuch.bin", "No such file"), ("", "Is a directory")]:
-        status, out, [complaint] = command(what, tmp_path / name)
-        assert status == 2 and out == [] and str(tmp_path / name) in complaint and word in complaint
+    reasons = {"short.bin": "1000 bytes", "bad.bin": "checksum", "nosuch.bin": "No such file",
+               "text.bin": "shorter than a header", "": "Is a directory"}
+    for name, reason in reasons.items():
+        status, out, [complaint] = command(verb, tmp_path / name)
+        assert status == 2 and out == []
+        assert str(tmp_path / name) in complaint and reason in complaint
 
 
 def test_model_without_matplotlib_has_no_picture(command, addition, tmp_path, monkeypatch):
@@ -304,8 +348,9 @@ def test_model_that_does_not_say_what_it_was_trained_on(command, addition, tmp_p
     path = rewritten(addition[0], tmp_path / "model.bin", provenance)
     status, out, [complaint] = command("eval", path)
     assert status == 2 and out == [] and "name a --task" in complaint
-    status, out, error = command("eval", path, "--task", "addition", "--length", "2", "--test-items", "40")
-    assert (status, error) == (0, []) and out[2] == record.panel(addition[1]["metrics"])[2]
+    status, out, error = command("eval", path, "--task", "addition", "--length", "2",
+                                 "--test-items", "40")
+    assert (status, error) == (0, []) and out[2] == record.metrics_lines(addition[1]["metrics"])[2]
     assert command("heads", path)[0] == 0
 
 
@@ -316,29 +361,33 @@ def test_provenance_that_names_the_task_alone_is_enough(command, addition, tmp_p
         assert (status, error) == (0, [])
 
 
-VALUES = [None, True, False, 0, 1, 2, 5, -1, 10**30, 0.5, -2.0, float("nan"), float("inf"), "", "x", "1", "text", "plain", [],
-          [1], {}, {"a": 1}]
+VALUES = [None, True, False, 0, 1, 2, 5, -1, 10**30, 0.5, -2.0, float("nan"), float("inf"), "", "x",
+          "1", "text", "plain", [], [1], {}, {"a": 1}]
+NAMES = ["task", "variant", "length", "options", "data", "positions", "seed", "test_items"]
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_provenance_with_anything_in_it_is_refused_in_one_line_or_works(command, addition, tmp_path, seed):
+def test_any_provenance_is_refused_in_one_line_or_works(command, addition, tmp_path, seed):
     """One to three fields of the configuration hold something else, or are gone."""
     r = random.Random(seed)
     provenance = export.read_model(addition[0])[3]
     config = provenance["config"] | {"test_items": 5, "test_length": None}
-    names = sorted(config) if seed % 2 else ["task", "variant", "length", "options", "data", "positions", "seed", "test_items"]
-    for name in r.sample(names, r.randint(1, 3)):
+    for name in r.sample(sorted(config) if seed % 2 else NAMES, r.randint(1, 3)):
         config[name] = r.choice(VALUES)
         if r.random() < 0.2:
             del config[name]
     path = rewritten(addition[0], tmp_path / "model.bin", provenance | {"config": config})
-    flags = r.choice([["eval"], ["eval", "--length", "1"], ["heads", "--test-items", "3"], ["eval", "--positions", "random"]])
-    status, _, error = command(flags[0], path, *flags[1:])
+    verb, *flags = r.choice([["eval"], ["eval", "--length", "1"], ["heads", "--test-items", "3"],
+                             ["eval", "--positions", "random"]])
+    status, _, error = command(verb, path, *flags)
     assert (status, len(error)) in [(0, 0), (2, 1)], error
 
 
-@pytest.mark.parametrize("config", [{"task": 5}, {"task": "addition", "length": "2"}, {"task": "addition", "options": 3},
-                                    {"task": "text", "data": 0}, {"task": "addition", "seed": 1.5}, {"task": ["addition"]}])
+@pytest.mark.parametrize("config", [
+    {"task": 5}, {"task": "addition", "length": "2"}, {"task": "addition", "options": 3},
+    {"task": "text", "data": 0}, {"task": "addition", "seed": 1.5}, {"task": ["addition"]},
+])
 def test_provenance_of_other_types_names_the_field(command, addition, tmp_path, config):
-    status, _, [complaint] = command("eval", rewritten(addition[0], tmp_path / "model.bin", {"config": config}))
+    path = rewritten(addition[0], tmp_path / "model.bin", {"config": config})
+    status, _, [complaint] = command("eval", path)
     assert status == 2 and (list(config)[-1] in complaint)

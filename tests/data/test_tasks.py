@@ -380,8 +380,8 @@ def test_evaluation_scores_the_answer_and_nothing_else(name, text):
         asked.append((inputs, wanted))
         return np.zeros((wanted.sum(), len(task.pieces)))
 
-    problems = evaluate.problems(task, config, task.length, "test", most=10)
-    numbers = evaluate.measure(score, problems)
+    problems = evaluate.problems(task, config, task.length, "test", limit=10)
+    numbers = evaluate.basic_metrics(score, problems)
     assert numbers["n"] == 10
     # all logits equal: uniform, in float64
     assert numbers["nll"] == pytest.approx(np.log(len(task.pieces)), rel=1e-12)

@@ -1,11 +1,14 @@
-/* loader_attack.c: run.c's loader against hostile files, in one process and so fast enough for sanitizers.
+/* loader_attack.c: run.c's loader against hostile files, in one process and so fast enough for
+sanitizers.
 
-   usage: loader_attack MODEL...        prints "N refused, N accepted", or the attack that succeeded, with exit code 1
+   usage: loader_attack MODEL...        prints "N refused, N accepted", or the attack that
+   succeeded, with exit code 1
 
-   Every attack loads a changed file.  As it is, a changed file has to be refused.  With its checksum repaired it may be accepted,
-   and is then used: nothing may crash, whatever the file says.  The sanitizers watch every access; this file counts
-   every allocation, so that none may be lost, and none be larger than the file can justify.  It also stands between run.c
-   and the files, to make opening and reading fail. */
+   Every attack loads a changed file.  As it is, a changed file has to be refused.  With its
+   checksum repaired it may be accepted, and is then used: nothing may crash, whatever the file
+   says.  The sanitizers watch every access; this file counts every allocation, so that none may be
+   lost, and none be larger than the file can justify.  It also stands between run.c and the files,
+   to make opening and reading fail. */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
 #include <errno.h>
@@ -16,11 +19,13 @@
 
 static uint64_t allocated;              // bytes since it was last set to 0
 static int64_t living;                  // allocations that have not been freed
-static int64_t failing;                 // fails when it is counted down to 0; at or below 0 from the start: never
+// fails when it is counted down to 0; at or below 0 from the start: never
+static int64_t failing;
 
 static int allocate(uint64_t size)
 {
-    if (size > UINT64_C(1) << 28) return 0;             // which no attack needs, and sanitizers call an error
+    // which no attack needs, and sanitizers call an error
+    if (size > UINT64_C(1) << 28) return 0;
     allocated += size;
     if (failing > 0 && --failing == 0) return 0;
     living++;
@@ -28,8 +33,17 @@ static int allocate(uint64_t size)
 }
 
 static void *counted_malloc(size_t size) { return allocate(size) ? malloc(size) : NULL; }
-static void *counted_calloc(size_t count, size_t size) { return allocate(count * size) ? calloc(count, size) : NULL; }
-static void *counted_aligned_alloc(size_t align, size_t size) { return allocate(size) ? aligned_alloc(align, size) : NULL; }
+
+static void *counted_calloc(size_t count, size_t size)
+{
+    return allocate(count * size) ? calloc(count, size) : NULL;
+}
+
+static void *counted_aligned_alloc(size_t align, size_t size)
+{
+    return allocate(size) ? aligned_alloc(align, size) : NULL;
+}
+
 static void counted_free(void *memory) { living -= memory != NULL; free(memory); }
 
 static uint64_t readable = UINT64_MAX;  // bytes until a file ends early
@@ -72,17 +86,23 @@ static int watched_ferror(FILE *file) { errno = broken ? EIO : 0; return broken 
 
 static long refused, accepted;
 static char attack[100];                // what is being tried
-static volatile uint64_t sink;          // where results go that nobody needs, so that the compiler cannot leave out the reads
+// where results go that nobody needs, so that the compiler cannot leave out the reads
+static volatile uint64_t sink;
 
 #define CHECK(condition) \
-    do { if (!(condition)) { printf("%s: line %d: not %s\n", attack, __LINE__, #condition); exit(1); } } while (0)
+    do { \
+        if (!(condition)) { \
+            printf("%s: line %d: not %s\n", attack, __LINE__, #condition); \
+            exit(1); \
+        } \
+    } while (0)
 
 static void check_message(const char *message)
 {
     CHECK(*message && !strchr(message, '\n'));
 }
 
-enum { MANY = CHUNK + 3, FEW = 7, PROMPTS = 2 * WINDOW + 1, MOST = 4, TIME = 3, BATCHES = BATCH / TIME + 1 };
+enum { MANY = CHUNK + 3, FEW = 7, PROMPTS = 2 * WINDOW + 1, MOST = 4 };
 
 // `count` prompts of 1 to 3 tokens, as far as the context has room.  -> status
 static int32_t continue_prompts(mt_engine *e, int32_t count)
@@ -99,9 +119,11 @@ static int32_t continue_prompts(mt_engine *e, int32_t count)
         random[i] = (uint64_t)i;
     }
     for (int32_t i = 0; i < total_length; i++) prompts[i] = i % c->vocab;
-    int32_t status = mt_generate(e, count, prompts, lengths, MOST, stop, &how, random, tokens, generated);
+    int32_t status = mt_generate(e, count, prompts, lengths, MOST, stop, &how, random, tokens,
+                                 generated);
     for (int32_t i = 0; i < count && status == MT_OK; i++) {
-        CHECK(generated[i] >= 0 && generated[i] <= MOST && lengths[i] + generated[i] <= c->context + 1);
+        CHECK(generated[i] >= 0 && generated[i] <= MOST &&
+              lengths[i] + generated[i] <= c->context + 1);
         for (int j = 0; j < generated[i]; j++) {
             int32_t token = tokens[i * MOST + j];
             CHECK(token >= 0 && token < c->vocab && token != c->eos && token != stop[i]);
@@ -110,20 +132,25 @@ static int32_t continue_prompts(mt_engine *e, int32_t count)
     return status;
 }
 
-// Logits of `count` equal sequences: they have to be equal bits, where they are `finite`.  Not `all`: only the first row.
-static int32_t read_sequences(mt_engine *e, int32_t count, int all, int finite)
+// A fork beside its engine: equal bits for equal tokens, where they are `finite`.  -> status
+static int32_t use_fork(mt_engine *e, int finite)
 {
-    const size_t V = (size_t)e->config.vocab, row = TIME * V;
-    int32_t *tokens = malloc((size_t)count * TIME * sizeof *tokens);
-    uint8_t *wanted = calloc((size_t)count * TIME, 1);
-    float *logits = malloc((size_t)count * row * sizeof *logits);
-    for (int32_t i = 0; i < count * TIME; i++) tokens[i] = i % TIME % 2;
-    wanted[0] = 1;
-    int32_t status = mt_logits(e, count, TIME, tokens, all ? tokens : NULL, all ? NULL : wanted, logits);
-    for (int32_t i = 1; i < count && status == MT_OK && all && finite; i++)
-        CHECK(!memcmp(logits, logits + (size_t)i * row, row * sizeof *logits));
-    free(tokens);
-    free(wanted);
+    const size_t V = (size_t)e->config.vocab;
+    const int32_t tokens[] = {0, 1, 0};
+    mt_engine *both[] = {e, NULL};
+    int32_t status = mt_fork(e, &both[1]);
+    float *logits = calloc(2 * 3 * V, sizeof *logits);
+    for (size_t i = 0; i < 2 && !status; i++) {
+        status = mt_reset(both[i], 1, 3);
+        if (!status) status = mt_forward(both[i], 3, tokens, NULL, NULL, NULL, logits + i * 3 * V);
+        if (!status) CHECK(mt_length(both[i], 0) == 3);
+    }
+    if (!status && finite) CHECK(!memcmp(logits, logits + 3 * V, 3 * V * sizeof *logits));
+    for (size_t i = 0; i < 2 && !status; i++) status = continue_prompts(both[i], 1);
+    const char *reason = mt_error(both[1]);
+    // the fork's, or its own
+    if (status && *reason) snprintf(e->error, sizeof e->error, "%s", reason);
+    mt_close(both[1]);
     free(logits);
     return status;
 }
@@ -149,7 +176,8 @@ static void use_text(mt_engine *e)
     sink = sum;
 }
 
-static int is_result(int32_t status) { return status == MT_OK || status == MT_RUN; }    // MT_RUN: weights that overflow
+// MT_RUN: weights that overflow
+static int is_result(int32_t status) { return status == MT_OK || status == MT_RUN; }
 
 // All that a program may do with a model that was accepted, with MANY tokens or FEW.
 static void use(mt_engine *e, int many)
@@ -171,13 +199,20 @@ static void use(mt_engine *e, int many)
     CHECK(mt_reset(e, 2, count) == MT_OK && mt_length(e, 1) == 0 && mt_length(e, 2) == -1);
     CHECK(mt_forward(e, count, tokens, sequences, positions, NULL, logits) == MT_OK);
     CHECK(mt_length(e, 0) + mt_length(e, 1) == count);
-    CHECK(mt_rewind(e, 0, mt_length(e, 0) + 1) == MT_USAGE && mt_rewind(e, 0, 1) == MT_OK && mt_rewind(e, 1, 0) == MT_OK);
-    CHECK(is_result(mt_score(e, count - 1, tokens, zeros, positions, targets, logprobs)) && mt_length(e, 0) == count);
-    CHECK(mt_score(e, 1, tokens, NULL, NULL, targets, logprobs) == MT_RUN && mt_length(e, 0) == count);
+    CHECK(mt_rewind(e, 0, mt_length(e, 0) + 1) == MT_USAGE && mt_rewind(e, 0, 1) == MT_OK &&
+          mt_rewind(e, 1, 0) == MT_OK);
+    CHECK(is_result(mt_score(e, count - 1, tokens, zeros, positions, targets, logprobs)) &&
+          mt_length(e, 0) == count);
+    CHECK(mt_score(e, 1, tokens, NULL, NULL, targets, logprobs) == MT_RUN &&
+          mt_length(e, 0) == count);
     CHECK(mt_rewind(e, 0, 0) == MT_OK);
-    CHECK(mt_attention(e, count, tokens, NULL, NULL, c->layers - 1, c->heads - 1, weights) == MT_OK);
+    CHECK(mt_attention(e, count, tokens, NULL, NULL, c->layers - 1, c->heads - 1,
+                       weights) == MT_OK);
     const int32_t wrong[][2] = {{c->layers, 0}, {-1, 0}, {0, c->heads}, {0, -1}};
-    for (int i = 0; i < 4; i++) CHECK(mt_attention(e, 1, tokens, NULL, NULL, wrong[i][0], wrong[i][1], weights) == MT_USAGE);
+    for (int i = 0; i < 4; i++) {
+        const int32_t layer = wrong[i][0], head = wrong[i][1];
+        CHECK(mt_attention(e, 1, tokens, NULL, NULL, layer, head, weights) == MT_USAGE);
+    }
     for (int i = 0; i < count; i++)
         for (int j = i + 1; j < count; j++) CHECK(weights[i * count + j] == 0);
 
@@ -191,7 +226,7 @@ static void use(mt_engine *e, int many)
     free(weights);
     CHECK(is_result(continue_prompts(e, 1)));
     CHECK(!many || is_result(continue_prompts(e, PROMPTS)));
-    CHECK(read_sequences(e, many ? BATCHES : 2, 1, many) == MT_OK);
+    CHECK(is_result(use_fork(e, many)));
     use_text(e);
 }
 
@@ -211,14 +246,18 @@ static void use_refused(mt_engine *e)
     CHECK(mt_attention(e, 1, &zero, NULL, NULL, 0, 0, &result) == MT_USAGE);
     CHECK(mt_sample(e, &logit, &how, &random, &zero) == MT_USAGE);
     CHECK(mt_generate(e, 1, &zero, &one, 1, NULL, &how, &random, &zero, &size) == MT_USAGE);
-    CHECK(mt_logits(e, 1, 1, &zero, NULL, NULL, &result) == MT_USAGE);
-    CHECK(mt_encode(e, nothing, 0, &zero, &count) == MT_OK && mt_encode(e, "a", 1, &zero, &count) == MT_USAGE);
+    mt_engine *fork;
+    CHECK(mt_fork(e, &fork) == MT_USAGE && *mt_error(fork));
+    mt_close(fork);
+    CHECK(mt_encode(e, nothing, 0, &zero, &count) == MT_OK &&
+          mt_encode(e, "a", 1, &zero, &count) == MT_USAGE);
     CHECK(mt_piece(e, 0, &size) == NULL);
     mt_get_provenance(e, &length);
     CHECK(length == 0);
 }
 
-enum { REFUSED, EITHER, MANY_TOKENS };  // what may happen to a file, and with how many tokens it is then used
+// what may happen to a file, and with how many tokens it is then used
+enum { REFUSED, EITHER, MANY_TOKENS };
 
 // Load a copy of exactly this size, so that the sanitizer sees the first byte read beyond it.
 static void try_file(const uint8_t *bytes, uint64_t size, int how)
@@ -237,9 +276,14 @@ static void try_file(const uint8_t *bytes, uint64_t size, int how)
         use_refused(e);
         refused++;
     } else {
-        // the file, what is kept of each token, and one panel
+        // the file, some bytes per token, and one tile
         const uint64_t token = 2 * sizeof(piece) + sizeof(double) + sizeof(int32_t);
-        CHECK(allocated <= sizeof *e + size + 4 * PANEL + token * (uint64_t)e->config.vocab + largest_panel(&e->w));
+        cursor at = {.int8 = e->config.int8};
+        params p;
+        place_tensors(&e->config, &at, &p);
+        CHECK(at.tile <= at.bytes);
+        CHECK(allocated <= sizeof *e + size + 4 * TILE + token * (
+            uint64_t)e->config.vocab + at.tile);
         use(e, how == MANY_TOKENS);
         accepted++;
     }
@@ -281,7 +325,8 @@ static void turn_every_bit(const uint8_t *model, uint64_t size)
     uint8_t *bytes = malloc(size);
     uint64_t tensors_start = size - read_u64(model + 88);
     for (uint64_t bit = 0; bit < 8 * tensors_start; bit++) {
-        snprintf(attack, sizeof attack, "bit %llu of byte %llu", (unsigned long long)bit % 8, (unsigned long long)bit / 8);
+        snprintf(attack, sizeof attack, "bit %llu of byte %llu", (unsigned long long)bit % 8,
+                 (unsigned long long)bit / 8);
         memcpy(bytes, model, size);
         bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
         try_file(bytes, size, REFUSED);
@@ -292,14 +337,16 @@ static void turn_every_bit(const uint8_t *model, uint64_t size)
 }
 
 // All pairs of `count` fields of `width` bytes from byte `start` on, each with all pairs of values.
-static void set_pairs(const uint8_t *model, uint64_t size, int start, int width, int count, const uint64_t *values, int number)
+static void set_pairs(const uint8_t *model, uint64_t size, int start, int width, int count,
+                      const uint64_t *values, int number)
 {
     uint8_t *bytes = malloc(size);
     for (int pair = 0; pair < count * count; pair++)
         for (int choice = 0; choice < number * number; choice++) {
             int one = start + pair / count * width, other = start + pair % count * width;
             uint64_t v = values[choice / number], w = values[choice % number];
-            snprintf(attack, sizeof attack, "byte %d: %llu, byte %d: %llu", one, (unsigned long long)v, other,
+            snprintf(attack, sizeof attack, "byte %d: %llu, byte %d: %llu", one,
+                     (unsigned long long)v, other,
                      (unsigned long long)w);
             memcpy(bytes, model, size);
             memcpy(bytes + one, &v, (size_t)width);     // little-endian, as the file is
@@ -317,7 +364,8 @@ static void claim_sizes(const uint8_t *model, uint64_t size)
     memcpy(bytes, model, HEADER);
     for (int bit = 28; bit < 64; bit++) {
         mt_engine *e;
-        uint64_t tokenizer = (uint64_t)1 << bit, all = size - align64(read_u64(model + 72)) + tokenizer;
+        uint64_t tokenizer = (uint64_t)1 << bit, all = size - align64(
+            read_u64(model + 72)) + tokenizer;
         snprintf(attack, sizeof attack, "a tokenizer block of 2^%d bytes", bit);
         memcpy(bytes + 72, &tokenizer, 8);
         memcpy(bytes + 96, &all, 8);
@@ -339,11 +387,12 @@ static int32_t ask_for_memory(mt_engine *e)
     if (!status) status = mt_score(e, 1, &token, NULL, NULL, &token, &logprob);
     if (!status) status = continue_prompts(e, 1);
     if (!status) status = continue_prompts(e, PROMPTS);
-    if (!status) status = read_sequences(e, BATCHES, 0, 0);
+    if (!status) status = use_fork(e, 0);
     return status;
 }
 
-// Let each allocation in turn fail, of loading from a file or from memory and then of all that asks for more.
+// Let each allocation in turn fail, of loading from a file or from memory and then of all that asks
+// for more.
 static void run_out_of_memory(const char *path, const uint8_t *model, uint64_t size)
 {
     for (int from_memory = 0; from_memory < 2; from_memory++)
@@ -352,7 +401,8 @@ static void run_out_of_memory(const char *path, const uint8_t *model, uint64_t s
             int32_t token = 0;
             mt_engine *e;
             failing = nth;
-            int32_t status = from_memory ? mt_load(model, size, &e) : mt_open(path, &e), loaded = status == MT_OK;
+            int32_t status = from_memory ? mt_load(model, size, &e) : mt_open(path,
+                    &e), loaded = status == MT_OK;
             if (loaded) status = ask_for_memory(e);
             succeeded = failing > 0;            // it has not come to the nth
             failing = 0;
@@ -373,9 +423,11 @@ static void run_out_of_memory(const char *path, const uint8_t *model, uint64_t s
 static void refuse_calls(const uint8_t *model, uint64_t size)
 {
     const mt_sampling good = {0, 0, 1, 0};
-    const mt_sampling bad[] = {{-1, 0, 1, 0}, {HUGE_VALF, 0, 1, 0}, {NAN, 0, 1, 0}, {1, -1, 1, 0}, {1, 0, 0, 0}, {1, 0, 2, 0},
+    const mt_sampling bad[] = {{-1, 0, 1, 0}, {HUGE_VALF, 0, 1, 0}, {NAN, 0, 1, 0}, {1, -1, 1, 0},
+                               {1, 0, 0, 0}, {1, 0, 2, 0},
                                {1, 0, 1, -1}, {1, 0, 1, 2}};
-    const int32_t wrong[][3] = {{-1, 0, 0}, {INT32_MAX, 0, 0}, {0, -1, 0}, {0, 2, 0}, {0, 0, -1}}, none = -1;
+    const int32_t wrong[][3] = {{-1, 0, 0}, {INT32_MAX, 0, 0}, {0, -1, 0}, {0, 2, 0},
+                                {0, 0, -1}}, none = -1;
     const float logits[256] = {0};
     int32_t token = 0, length = 1, generated = -1;
     uint64_t random = 0;
@@ -386,38 +438,49 @@ static void refuse_calls(const uint8_t *model, uint64_t size)
     mt_close(e);
     CHECK(mt_load(model, size, &e) == MT_OK && mt_reset(e, 2, 4) == MT_OK);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        const int32_t tokens[] = {0, wrong[i][0], 0}, sequences[] = {1, wrong[i][1], 1}, positions[] = {0, wrong[i][2], 0};
+        const int32_t tokens[] = {0, wrong[i][0], 0}, sequences[] = {1, wrong[i][1],
+                1}, positions[] = {0, wrong[i][2], 0};
         CHECK(mt_forward(e, 3, tokens, sequences, positions, NULL, NULL) == MT_USAGE);
         CHECK(mt_length(e, 0) == 0 && mt_length(e, 1) == 0);
     }
-    CHECK(mt_score(e, 1, &token, NULL, NULL, &e->config.vocab, &logprob) == MT_USAGE && mt_length(e, 0) == 0);
-    CHECK(mt_score(e, 1, &token, NULL, NULL, &none, &logprob) == MT_OK && logprob == 1 && mt_length(e, 0) == 1);
+    CHECK(mt_score(e, 1, &token, NULL, NULL, &e->config.vocab, &logprob) == MT_USAGE &&
+          mt_length(e, 0) == 0);
+    CHECK(mt_score(e, 1, &token, NULL, NULL, &none, &logprob) == MT_OK && logprob == 1 &&
+          mt_length(e, 0) == 1);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CHECK(mt_sample(e, logits, &bad[i], &random, &token) == MT_USAGE);
-        CHECK(mt_generate(e, 1, &token, &length, 1, NULL, &bad[i], &random, &token, &generated) == MT_USAGE);
+        CHECK(mt_generate(e, 1, &token, &length, 1, NULL, &bad[i], &random, &token,
+                          &generated) == MT_USAGE);
     }
     CHECK(random == 0 && token == 0);
-    CHECK(mt_generate(e, 1, &token, &length, -1, NULL, &good, &random, &token, &generated) == MT_USAGE);
-    CHECK(mt_generate(e, 1, &token, &length, 0, NULL, &good, &random, &token, &generated) == MT_OK && generated == 0);
+    CHECK(mt_generate(e, 1, &token, &length, -1, NULL, &good, &random, &token,
+                      &generated) == MT_USAGE);
+    CHECK(mt_generate(e, 1, &token, &length, 0, NULL, &good, &random, &token,
+                      &generated) == MT_OK && generated == 0);
     CHECK(mt_generate(e, 0, &token, &length, 1, NULL, &good, &random, &token, &generated) == MT_OK);
+    CHECK(mt_generate(e, -1, &token, &length, 1, NULL, &good, &random, &token,
+                      &generated) == MT_USAGE);
     CHECK(mt_forward(e, -1, &token, NULL, NULL, NULL, NULL) == MT_USAGE);
     CHECK(mt_attention(e, -1, &token, NULL, NULL, 0, 0, &logprob) == MT_USAGE && logprob == 1);
-    const int32_t shapes[][2] = {{0, 1}, {1, 0}, {1, INT32_MAX}};
-    for (int i = 0; i < 3; i++) CHECK(mt_logits(e, shapes[i][0], shapes[i][1], &token, NULL, NULL, &logprob) == MT_USAGE);
-    static const int32_t tokens[BATCH + 1];
-    CHECK(mt_logits(e, BATCH + 1, 1, tokens, NULL, NULL, NULL) == MT_OK);       // no logits, of more than one batch
-    static const uint8_t wanted[BATCH + 1] = {1};
+    static const int32_t tokens[4 * CHUNK + 1];
+    static const uint8_t wanted[4 * CHUNK + 1] = {1};
     float *row = malloc(sizeof *row * (size_t)e->config.vocab);
-    CHECK(mt_logits(e, 1, BATCH + 1, tokens, NULL, wanted, row) == MT_OK && mt_length(e, 0) == BATCH + 1);
+    CHECK(mt_reset(e, 1, 4 * CHUNK + 1) == MT_OK);
+    CHECK(mt_forward(e, 4 * CHUNK + 1, tokens, NULL, NULL, NULL, NULL) == MT_OK);      // no logits
+    CHECK(mt_rewind(e, 0, 0) == MT_OK);
+    CHECK(mt_forward(e, 4 * CHUNK + 1, tokens, NULL, NULL, wanted, row) == MT_OK);     // one row
+    CHECK(mt_length(e, 0) == 4 * CHUNK + 1);
     CHECK(mt_reset(e, 2, 4) == MT_OK && mt_forward(e, 1, &token, NULL, NULL, NULL, NULL) == MT_OK);
     free(row);
     for (length = 0; length < 20; length += 10)
-        CHECK(mt_generate(e, 1, &token, &length, 1, NULL, &good, &random, &token, &generated) == MT_USAGE);
+        CHECK(mt_generate(e, 1, &token, &length, 1, NULL, &good, &random, &token,
+                          &generated) == MT_USAGE);
     CHECK(mt_length(e, 0) == 1);                // none of them has reset the engine
-    CHECK(continue_prompts(e, PROMPTS) == MT_OK && read_sequences(e, BATCHES, 1, 1) == MT_OK);      // on one thread
-    e->w.head.layers = SMALL_MODEL;             // as if it were large, which only decides how prompts are shared out
+    CHECK(continue_prompts(e, PROMPTS) == MT_OK && use_fork(e, 1) == MT_OK);    // on one thread
+    // as if it were large, which only decides how many prompts run at once
+    e->parameters = MT_SMALL;
     mt_set_threads(e, 2);
-    CHECK(continue_prompts(e, PROMPTS) == MT_OK && read_sequences(e, BATCHES, 1, 1) == MT_OK);
+    CHECK(continue_prompts(e, PROMPTS) == MT_OK && use_fork(e, 1) == MT_OK);
     mt_close(e);
     CHECK(living == 0);
 }
@@ -446,7 +509,8 @@ static void change_weights(const uint8_t *model, uint64_t size)
 // A failed mt_reset leaves no room at all, and only a new one helps.
 static void refuse_room(const uint8_t *model, uint64_t size)
 {
-    const int32_t bad[][2] = {{0, 1}, {1, 0}, {-1, 5}, {INT32_MAX, INT32_MAX}, {1, INT32_MAX}, {INT32_MAX, 1}};
+    const int32_t bad[][2] = {{0, 1}, {1, 0}, {-1, 5}, {INT32_MAX, INT32_MAX}, {1, INT32_MAX},
+                              {INT32_MAX, 1}};
     int32_t token = 0;
     mt_engine *e;
     snprintf(attack, sizeof attack, "room");
@@ -457,23 +521,24 @@ static void refuse_room(const uint8_t *model, uint64_t size)
     CHECK(e->threads == 1);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         mt_set_threads(e, 1 + (int32_t)i % 2);
-        CHECK(mt_reset(e, 1, 2) == MT_OK && mt_reset(e, 1, 2) == MT_OK && mt_reset(e, 1, 3) == MT_OK);
+        CHECK(mt_reset(e, 1, 2) == MT_OK && mt_reset(e, 1, 2) == MT_OK &&
+              mt_reset(e, 1, 3) == MT_OK);
         mt_set_threads(e, 3);
         CHECK(mt_reset(e, 1, 3) == MT_OK && e->team == 3);
         const int usage = bad[i][0] < 1 || bad[i][1] < 1;
         CHECK(mt_reset(e, bad[i][0], bad[i][1]) == (usage ? MT_USAGE : MT_MEMORY));
         check_message(mt_error(e));
-        CHECK(mt_length(e, 0) == (usage ? 0 : -1) && mt_length(e, -1) == -1 && mt_rewind(e, 0, -1) == MT_USAGE);
+        CHECK(mt_length(e, 0) == (usage ? 0 : -1) && mt_length(e, -1) == -1 &&
+              mt_rewind(e, 0, -1) == MT_USAGE);
         CHECK(mt_forward(e, 1, &token, NULL, NULL, NULL, NULL) == (usage ? MT_OK : MT_USAGE));
     }
     mt_close(e);
     mt_close(NULL);
-    CHECK(!new_floats(UINT64_C(1) << 40, UINT64_C(1) << 40, 1) && !new_floats(1 << 30, 1 << 30, UINT64_C(1) << 30));
-    float *none[] = {new_floats(0, 5, 5), new_floats(5, 5, 0)};
-    for (int i = 0; i < 2; i++) {
-        CHECK(none[i]);
-        counted_free(none[i]);
-    }
+    CHECK(!new_floats(0x1p80) && !new_floats(0x1p90) && !new_floats(0x1p50 + 1) &&
+          !new_floats(0x1p40));
+    float *none = new_floats(0);
+    CHECK(none);
+    counted_free(none);
     CHECK(living == 0);
 }
 
@@ -488,7 +553,8 @@ static void expect_no_file(const char *path, const char *reason)
     CHECK(living == 0);
 }
 
-// A file that cannot be opened, or that ends or fails between its size being asked and its last byte being read.
+// A file that cannot be opened, or that ends or fails between its size being asked and its last
+// byte being read.
 static void fail_to_read(const char *path, uint64_t size)
 {
     expect_no_file("/nowhere/at/all", strerror(ENOENT));
@@ -499,7 +565,9 @@ static void fail_to_read(const char *path, uint64_t size)
     for (uint64_t end = 0; end < size; end += 37)
         for (broken = 0; broken < 2; broken++) {
             readable = end;
-            expect_no_file(path, end < HEADER ? "" : broken ? strerror(EIO) : "the file has become shorter");
+            expect_no_file(path,
+                           end < HEADER ? "" : broken ? strerror(
+                               EIO) : "the file has become shorter");
         }
     readable = UINT64_MAX;
     broken = 0;
@@ -513,9 +581,11 @@ int main(int argc, char **argv)
         FILE *file = fopen(argv[i], "rb");
         uint64_t size = file ? fread(model, 1, 1 << 20, file) : 0;
         if (file) fclose(file);
-        // sizes that end within a field, that together with another fill both blocks, and that wrap when they are rounded up
+        // sizes that end within a field, that together with another fill both blocks, and that wrap
+        // when they are rounded up
         const uint64_t blocks = size - read_u64(model + 88) - HEADER;
-        const uint64_t extents[] = {0, 1, 7, 8, 9, 12, 63, 64, blocks, blocks + 64, size - 64, size, (uint64_t)1 << 63,
+        const uint64_t extents[] = {0, 1, 7, 8, 9, 12, 63, 64, blocks, blocks + 64, size - 64, size,
+                                    (uint64_t)1 << 63,
                                     UINT64_MAX - 63, UINT64_MAX};
         long before = accepted;
         try_file(model, size, MANY_TOKENS);
@@ -523,8 +593,10 @@ int main(int argc, char **argv)
 
         cut_and_grow(model, size);
         turn_every_bit(model, size);
-        set_pairs(model, size, 8, 4, 16, numbers, sizeof numbers / sizeof *numbers);      // version ... temperature
-        set_pairs(model, size, 72, 8, 4, extents, sizeof extents / sizeof *extents);      // the sizes of the blocks and the file
+        // version ... temperature
+        set_pairs(model, size, 8, 4, 16, numbers, sizeof numbers / sizeof *numbers);
+        // the sizes of the blocks and the file
+        set_pairs(model, size, 72, 8, 4, extents, sizeof extents / sizeof *extents);
         claim_sizes(model, size);
         run_out_of_memory(argv[i], model, size);
         refuse_room(model, size);

@@ -1,7 +1,9 @@
-"""run.c built in other ways: with its plain loops it is the same model, and with any compiler it has the same bits.
+"""run.c built in other ways: with its plain loops it is the same model, and with any compiler it
+has the same bits.
 
--DSLOW replaces each fast loop by its plain twin, whose sums are rounded otherwise.  Compilers and their levels of optimisation
-may change nothing at all where the processor has fused multiply-adds, as run.c writes them out.
+-DSLOW replaces each fast loop by its plain twin, whose sums are rounded otherwise.  Compilers and
+their levels of optimisation may change nothing at all where the processor has fused multiply-adds,
+as run.c writes them out.
 """
 import os
 import re
@@ -17,15 +19,19 @@ from minitron.base.environment import ROOT
 from minitron.engine.model_file import FLOAT32, INT8, Vocabulary, model_bytes
 from minitron.model.config import ModelConfig
 
-pytestmark = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")), reason="the engine is not built: run make")
+pytestmark = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")),
+                                reason="the engine is not built: run make")
 
-WIDE = ModelConfig(dim=72, layers=2, heads=6, kv_heads=2, head_dim=34, ffn_dim=100, qk_norm=True, tied=False, vocab=150).resolve()
+WIDE = ModelConfig(dim=72, layers=2, heads=6, kv_heads=2, head_dim=34, ffn_dim=100, qk_norm=True,
+                   tied=False, vocab=150).resolve()
 CONFIGS = [*map(random_config, range(12)), WIDE]
 
 
 def native():
-    """The Makefile's flag for this processor, in a list, which is empty where compilers know none"""
-    return [word for path in ROOT.glob("build/flags-*.mk") for word in path.read_text().split() if word.startswith("-m")][:1]
+    """The Makefile's flag for this processor, in a list, which is empty where compilers know
+    none"""
+    return [word for path in ROOT.glob("build/flags-*.mk") for word in path.read_text().split()
+            if word.startswith("-m")][:1]
 
 
 def macros(compiler):
@@ -42,18 +48,21 @@ def files(tmp_path_factory):
         pieces = [token.to_bytes(2, "big") for token in range(config.vocab)]
         for dtype in (FLOAT32, INT8):
             paths.append(folder / f"{i}-{dtype}.bin")
-            content = model_bytes(config, random_weights(config, i), Vocabulary(pieces, 200, None, None, 1.0), {}, dtype)
+            content = model_bytes(config, random_weights(config, i),
+                                  Vocabulary(pieces, 200, None, None, 1.0), {}, dtype)
             paths[-1].write_bytes(content)
     return paths
 
 
 def results(paths):
-    """Logits, log-probabilities and attention weights of each model, of many tokens at a time and of one"""
+    """Logits, log-probabilities and attention weights of each model, of many tokens at a time and
+    of one"""
     found = []
     for i, path in enumerate(paths):
         with Engine(path, 1) as engine:
             tokens = np.random.default_rng(i).integers(0, engine.config["vocab"], (2, 80))
-            found += [engine.logits(tokens), engine.attention(tokens, engine.config["layers"] - 1, 0)]
+            found += [engine.logits(tokens),
+                      engine.attention(tokens, engine.config["layers"] - 1, 0)]
             engine.reset(1, 20)
             found += [engine.forward([token])[0] for token in tokens[0, :20]]
             engine.reset(1, 80)
@@ -78,7 +87,8 @@ def test_slow_twins(built, files, expected, compiler):
 
 
 @pytest.mark.parametrize("compiler, flags", [
-    ("gcc", ["-O2"]), ("clang", ["-O2"]), ("gcc", ["-O1", "-mno-avx512f"]),       # the last: other panels
+    # the last: other panels
+    ("gcc", ["-O2"]), ("clang", ["-O2"]), ("gcc", ["-O1", "-mno-avx512f"]),
 ], ids=lambda value: "".join(value))
 def test_bits_do_not_depend_on_the_compiler(built, files, expected, compiler, flags):
     known = macros(compiler) if shutil.which(compiler) else ""

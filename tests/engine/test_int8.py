@@ -1,6 +1,7 @@
 """int8 model files: q * scale is close to the weights, and run.c computes with exactly q * scale.
 
-Then NumPy on the dequantised weights is as good a reference as for float32 files, and bits depend on as little.
+Then NumPy on the dequantised weights is as good a reference as for float32 files, and bits depend
+on as little.
 """
 import os
 import subprocess
@@ -9,18 +10,28 @@ import sys
 import numpy as np
 import pytest
 from helpers import bits, constant, feed, in_double, random_config, random_weights
+from minitron.export import (
+    GROUP,
+    INT8,
+    Vocabulary,
+    dequantize,
+    model_bytes,
+    parse_model,
+    quantize,
+    read_model,
+)
 
 import train
 from minitron import Engine
 from minitron.base.environment import ROOT
 from minitron.data import tasks
 from minitron.data.config import Config
-from minitron.engine.model_file import GROUP, INT8, Vocabulary, dequantize, model_bytes, parse_model, quantize, read_model
 from minitron.measure import evaluate
 from minitron.model import transformer as model
 from minitron.model.config import ModelConfig
 
-needs_engine = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")), reason="the engine is not built: run make")
+needs_engine = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")),
+                                  reason="the engine is not built: run make")
 
 TINY = {"dim": 16, "layers": 1, "batch": 64, "steps": 200, "eval_every": 200, "test_items": 20}
 
@@ -30,9 +41,12 @@ def wide_config(seed):
     r = np.random.RandomState(seed)
     kv_heads = int(r.choice([1, 2]))
     return ModelConfig(
-        dim=int(r.choice([63, 64, 65, 72, 127, 128, 129])), layers=int(r.choice([1, 2])), heads=kv_heads * int(r.choice([1, 3])),
-        kv_heads=kv_heads, head_dim=int(r.choice([12, 22, 66])), ffn_dim=int(r.choice([0, 64, 100, 130])),
-        qk_norm=bool(seed % 2), tied=bool(seed % 3), attention="linear" if seed % 5 == 4 else "softmax",
+        dim=int(r.choice([63, 64, 65, 72, 127, 128, 129])), layers=int(
+            r.choice([1, 2])), heads=kv_heads * int(r.choice([1, 3])),
+        kv_heads=kv_heads, head_dim=int(r.choice([12, 22, 66])), ffn_dim=int(
+            r.choice([0, 64, 100, 130])),
+        qk_norm=bool(seed % 2), tied=bool(
+            seed % 3), attention="linear" if seed % 5 == 4 else "softmax",
         vocab=int(r.choice([64, 70, 129])),
     ).resolve()
 
@@ -41,7 +55,8 @@ CONFIGS = [random_config(seed) for seed in range(40)] + [wide_config(seed) for s
 
 
 def vocabulary(config):
-    return Vocabulary([token.to_bytes(2, "big") for token in range(config.vocab)], 64, None, None, 1.0)
+    return Vocabulary([token.to_bytes(2, "big") for token in range(config.vocab)], 64, None, None,
+                      1.0)
 
 
 def dequantized(config, p):
@@ -57,14 +72,15 @@ def trained(tmp_path_factory):
     return path
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # The file
 
 @pytest.mark.parametrize("config", CONFIGS[::3])
 def test_weights_come_back_within_half_a_scale(config):
     p = random_weights(config, 0)
     p.wqkv[0, 0] = 0                    # a group of zeros
-    p.embed[0, :GROUP] *= 1e-20         # one of tiny numbers, that no large neighbour may round away
+    # one of tiny numbers, that no large neighbour may round away
+    p.embed[0, :GROUP] *= 1e-20
     found = dequantized(config, p)
     for name, original in p.tensors().items():
         back = found.tensors()[name]
@@ -74,7 +90,8 @@ def test_weights_come_back_within_half_a_scale(config):
         for first in range(0, original.shape[-1], GROUP):
             group, returned = (x[..., first:first + GROUP] for x in (original, back))
             half = abs(group).max(axis=-1, keepdims=True) / 127 / 2
-            assert np.all(abs(returned - group) <= half * 1.0001)         # and the roundings of float32
+            # and the roundings of float32
+            assert np.all(abs(returned - group) <= half * 1.0001)
             largest = abs(group) == abs(group).max(axis=-1, keepdims=True)
             assert np.allclose(returned[largest], group[largest], rtol=1e-6, atol=0)
 
@@ -86,7 +103,8 @@ def test_quantize_by_hand():
     w[GROUP] = -254                     # alone in the second group
     q, scale = quantize(w)
     assert (q.dtype, scale.dtype, scale.shape) == (np.int8, np.float32, (2,))
-    assert q.tolist() == [127] * GROUP + [-127] and scale.tolist() == [np.float32(1) / np.float32(127), 2]
+    assert q.tolist() == [127] * GROUP + [-127] and scale.tolist() == [np.float32(1) / np.float32(
+        127), 2]
     assert np.array_equal(dequantize(q, scale)[GROUP:], w[GROUP:])
 
 
@@ -103,7 +121,8 @@ def test_a_weight_that_is_not_finite_does_not_go_unnoticed(bad):
     w = np.ones((2, GROUP + 5), np.float32)
     w[1, 3] = bad
     back = dequantize(*quantize(w))
-    assert np.isnan(back[1, :GROUP]).all() and np.isfinite(back[1, GROUP:]).all() and np.isfinite(back[0]).all()
+    assert np.isnan(back[1, :GROUP]).all() and np.isfinite(back[1, GROUP:]).all() and np.isfinite(
+        back[0]).all()
 
 
 @pytest.mark.parametrize("units", [143, 180])
@@ -113,7 +132,7 @@ def test_tiny_weights_keep_their_sign(units):
     assert back[0] >= 0 >= back[1]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # The engine
 
 @needs_engine
@@ -143,7 +162,8 @@ def test_bits_do_not_depend_on_batch_or_calls(build, config):
     lengths = [70, 1, 20, 33]
     texts = [rng.integers(0, config.vocab, length) for length in lengths]
     positions = [np.arange(length) for length in lengths]
-    alone = [feed(engine, [text], [ids], [0] * len(text), len(text), len(text))[0] for text, ids in zip(texts, positions)]
+    alone = [feed(engine, [text], [ids], [0] * len(text), len(text), len(text))[0] for text,
+             ids in zip(texts, positions)]
     ordered = np.repeat(range(4), lengths)
     shuffled = rng.permutation(ordered)
     for order, calls in [(ordered, 1), (shuffled, 1), (shuffled, 9)]:
@@ -153,7 +173,8 @@ def test_bits_do_not_depend_on_batch_or_calls(build, config):
 
 @needs_engine
 def test_bits_do_not_depend_on_threads(build):
-    config = ModelConfig(dim=72, layers=2, heads=4, kv_heads=2, head_dim=18, ffn_dim=140, vocab=9001).resolve()
+    config = ModelConfig(dim=72, layers=2, heads=4, kv_heads=2, head_dim=18, ffn_dim=140,
+                         vocab=9001).resolve()
     tokens = np.random.default_rng(0).integers(0, config.vocab, (2, constant("CHUNK") + 9))
     wanted = np.zeros(tokens.shape, bool)
     wanted[:, ::30] = True
@@ -163,7 +184,9 @@ def test_bits_do_not_depend_on_threads(build):
         results.append([engine.logits(tokens, wanted=wanted)])
         engine.reset(1, 2)
         results[-1] += [engine.forward([5]), engine.score([7], [8])]
-        assert engine.generate_tokens([[1]] * 30, 5, 1) == [engine.generate_tokens([[1]], 5, 1, seed=i)[0] for i in range(30)]
+        assert engine.generate_tokens([[1]] * 30, 5,
+                                      1) == [engine.generate_tokens([[1]], 5, 1, seed=i)[0]
+                                             for i in range(30)]
     for result in results[1:]:
         assert all(np.array_equal(bits(one), bits(other)) for one, other in zip(results[0], result))
 
@@ -173,7 +196,8 @@ def test_a_trained_model_hardly_changes(trained):
     """Its loss on test problems, by less than 1%, and less than that of random weights by far"""
     config, p, known, provenance = read_model(trained)
     task_config = Config(**TINY).resolve()
-    problems = evaluate.problems(tasks.load(task_config), task_config, task_config.length, "test", 400)
+    problems = evaluate.problems(tasks.load(task_config), task_config, task_config.length, "test",
+                                 400)
     inputs, targets = (x[:, :known.context] for x in (problems.inputs, problems.targets))
     int8 = trained.with_name("int8.bin")
     int8.write_bytes(model_bytes(config, p, known, provenance, INT8))
@@ -187,11 +211,12 @@ def test_a_trained_model_hardly_changes(trained):
     assert losses[0] < 0.9 * np.log(config.vocab)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # The command
 
 def quantize_command(*arguments):
-    """`python -m minitron quantize` in a process of its own -> exit code, standard output, standard error"""
+    """`python -m minitron quantize` in a process of its own -> exit code, standard output, standard
+    error"""
     command = [sys.executable, "-m", "minitron", "quantize", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout, done.stderr
@@ -202,7 +227,8 @@ def test_quantize(tmp_path, trained):
     out.write_bytes(b"what was there before")
     code, said, complaint = quantize_command(trained, out)
     assert (code, complaint, said.count("\n")) == (0, "", 1)
-    assert said.startswith(f"{out}: {out.stat().st_size} bytes, ") and said.endswith(f" of {trained}\n")
+    assert said.startswith(f"{out}: {out.stat().st_size} bytes, ") and said.endswith(
+        f" of {trained}\n")
     config, p, known, provenance = read_model(trained)
     assert out.read_bytes() == model_bytes(config, p, known, provenance, INT8)
     found = read_model(out)
@@ -210,7 +236,8 @@ def test_quantize(tmp_path, trained):
     assert np.array_equal(found[1].flat, dequantized(config, p).flat)
     assert os.listdir(tmp_path) == ["int8.bin"]
     if (ROOT / "run").exists():
-        info = subprocess.run([ROOT / "run", out, "--info"], capture_output=True, text=True, check=True).stdout
+        info = subprocess.run([ROOT / "run", out, "--info"], capture_output=True, text=True,
+                              check=True).stdout
         assert info.startswith(f"{out}: {p.count()} parameters, int8\n")
 
 
@@ -228,14 +255,16 @@ def test_quantize_refuses_a_model(tmp_path, trained, damage):
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     out.write_bytes(b"what was there before")
     code, said, complaint = quantize_command(path, out)
-    assert (code, said, complaint.count("\n")) == (2, "", 1) and complaint.startswith(f"minitron: {path}: ")
+    assert (code, said, complaint.count("\n")) == (2, "", 1) and complaint.startswith(
+        f"minitron: {path}: ")
     assert out.read_bytes() == b"what was there before"
 
 
 def test_quantize_refuses_an_out(tmp_path, trained):
     for out in (tmp_path / "no-such-folder" / "int8.bin", tmp_path):
         code, said, complaint = quantize_command(trained, out)
-        assert (code, said, complaint.count("\n")) == (2, "", 1) and f"{out} cannot be written" in complaint
+        assert (code, said,
+                complaint.count("\n")) == (2, "", 1) and f"{out} cannot be written" in complaint
     assert os.listdir(tmp_path) == []
 
 
@@ -248,5 +277,6 @@ def test_a_full_disk_leaves_out_as_it_was(tmp_path, trained):
               "runpy.run_module('minitron', run_name='__main__')")
     command = [sys.executable, "-B", "-c", script, "quantize", trained, out]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"{out} cannot be written" in done.stderr
+    assert done.returncode == 2 and done.stderr.count(
+        "\n") == 1 and f"{out} cannot be written" in done.stderr
     assert out.read_bytes() == b"what was there before" and os.listdir(tmp_path) == ["int8.bin"]

@@ -1,6 +1,8 @@
-"""As test_planted.py for run.c: each bug below, planted in a copy of it, makes the test fail that is named with it.
+"""As test_planted.py for run.c: each bug below, planted in a copy of it, makes the test fail that
+is named with it.
 
-The tests are called in this process, as it takes long to start others: a bug that writes outside of its arrays has no place here.
+The tests are called in this process, as it takes long to start others: a bug that writes outside of
+its arrays has no place here.
 """
 import pytest
 import test_engine
@@ -11,7 +13,8 @@ from helpers import LETTERS, SMALL
 from minitron.base.environment import ROOT
 from minitron.base.errors import MinitronError
 
-pytestmark = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")), reason="the engine is not built: run make")
+pytestmark = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")),
+                                reason="the engine is not built: run make")
 
 
 def lists(build, letters):
@@ -20,10 +23,6 @@ def lists(build, letters):
 
 def int8(build, letters):
     test_int8.test_logits_are_those_of_numpy_on_the_dequantised_weights(build, 41)
-
-
-def int8_bits(build, letters):
-    test_int8.test_bits_do_not_depend_on_batch_or_calls(build, test_int8.CONFIGS[41])
 
 
 def logits(build, letters):
@@ -66,29 +65,48 @@ def full_context(build, letters):
     test_library.test_a_full_context(build)
 
 
-# (what is wrong, the test that must fail, text in run.c, its replacement)
+# (the bug, the test that must fail, text in run.c, its replacement)
 PLANTED = [
-    ("a token sees the one behind it", logits, "const int n = slots + i, padded", "const int n = slots + i + 1, padded"),
-    ("a run's later tokens see too little", bits, "int s = slots; s < slots + i; s++)", "int s = slots; s < slots + i - 1; s++)"),
-    ("padding is not masked", logits, "row[s] = -HUGE_VALF;", "row[s] = 0;"),
-    ("scales of the first group only", int8, "< (size_t)ins; first = last, scales += step)", "< (size_t)ins; first = last)"),
-    ("the same for one token", int8_bits, "first < ins; first = last, scales += step)", "first < ins; first = last)"),
-    ("embedding's scales a place off", int8, "d / GROUP * step + token", "(d + 1) / GROUP * step + token"),
-    ("keys in the first panel only", attention, "first = slot / PANEL * PANEL;", "first = 0 * slot;"),
-    ("pairs turned back", logits, "fma1(a, cosine[j], -b * sine[j])", "fma1(a, cosine[j], b * sine[j])"),
-    ("another key head", attention, "g = h / (e->config.heads / e->config.kv_heads)", "g = h % e->config.kv_heads"),
-    ("rewind changes nothing", rewind, "    e->length[sequence] = length;\n", ""),
+    ("a token sees the one after it", logits,
+     "softmax(scores + i * S, slots + i)", "softmax(scores + i * S, slots + i + 1)"),
+    ("a run's later tokens see too little", bits,
+     "for (size_t s = slots; s < slots + i; s++)\n                for",
+     "for (size_t s = slots; s + 1 < slots + i; s++)\n                for"),
+    ("padding is not masked", logits, "scores[s] = -HUGE_VALF;", "scores[s] = 0;"),
+    ("scales of the first group only", int8, "first += GROUP, scales += step)", "first += GROUP)"),
+    ("a group's sum begins with that of the one before", int8,
+     "part[t][j] = 0;", "part[t][j] = first ? part[t][j] : 0;"),
+    ("embedding's scales a place off", int8,
+     "m->groups, i, k / GROUP)", "m->groups, i, (k + 1) / GROUP)"),
+    ("keys in the first tile only", attention,
+     "float *keys = key(e, l, b, g, s, 0);", "float *keys = key(e, l, b, g, s % TILE, 0);"),
+    ("pairs rotated the other way", logits,
+     "fma1(a, cosine[j], -b * sine[j])", "fma1(a, cosine[j], b * sine[j])"),
+    ("another key head", attention, "g = h / (e->H / e->G)", "g = h % e->G"),
+    ("rewind changes nothing", rewind, "    e->length[sequence] = (size_t)length;\n", ""),
     ("another prompt's stop token", lists, "token == g->stop[job]", "token == g->stop[s]"),
-    ("stop token in the result", lists, "if (!ended) g->tokens", "if (token != e->config.eos) g->tokens"),
+    ("stop token in the text", lists, "if (!ended) g->tokens",
+     "if (token != e->config.eos) g->tokens"),
     ("another prompt's sampler", lists, "&g->random[job]", "&g->random[s]"),
     ("the prompt before not forgotten", lists, "            e->length[s] = 0;\n", ""),
-    ("the context is full too early", full_context, "|| e->length[s] == e->context)", "|| e->length[s] + 1 == e->context)"),
-    ("rows one too early", logits, "[start + t]) finish_row(e, t, rows++);", "[start + t]) finish_row(e, t - (t > 0), rows++);"),
+    ("the context is full too early", full_context,
+     "|| e->length[s] == e->context)", "|| e->length[s] + 1 == e->context)"),
+    ("rows one too early", logits,
+     "n + rows++ * D, x + t * D,", "n + rows++ * D, x + (t - (t > 0)) * D,"),
     ("a chunk's logits over those before", wanted, "if (logits) logits += ", "if (0) logits += "),
-    ("a chunk's attention over that before", long_attention, "if (e->watched) e->watched += ", "if (0) e->watched += "),
-    ("targets one token off", score, "V, targets[at]);", "V, targets[start + i]);"),
-    ("rows overwritten before they are scored", long_scores, "int i = rows - 1; i >= 0; i--", "int i = 0; i < rows; i++"),
-    ("a failed call adds tokens", failed_forward, "j < i - (status != MT_OK)", "j < i - 2 * (status != MT_OK)"),
+    ("a chunk's attention over that before", long_attention,
+     "if (e->watched) e->watched += ", "if (0) e->watched += "),
+    ("targets one token off", score, "V, targets[start + i]);",
+     "V, targets[start + (int32_t)row]);"),
+    ("rows overwritten before they are scored", long_scores,
+     "for (int32_t i = n - 1; i >= 0; i--) {          // backwards, see log_probability\n"
+     "            if (!wanted[i]) continue;\n"
+     "            const float p = log_probability(logits + --row * V,",
+     "row = 0;\n        for (int32_t i = 0; i < n; i++) {\n"
+     "            if (!wanted[i]) continue;\n"
+     "            const float p = log_probability(logits + row++ * V,"),
+    ("a failed call adds tokens", failed_forward,
+     "j < i - (status != MT_OK)", "j < i - 2 * (status != MT_OK)"),
 ]
 
 
@@ -99,7 +117,8 @@ def test_run_c_as_it_is_passes(built, build):
         test(build, build(SMALL, pieces=LETTERS, context=12)[0])
 
 
-@pytest.mark.parametrize(("test", "old", "new"), [bug[1:] for bug in PLANTED], ids=[bug[0] for bug in PLANTED])
+@pytest.mark.parametrize(("test", "old", "new"), [bug[1:] for bug in PLANTED],
+                         ids=[bug[0] for bug in PLANTED])
 def test_planted_bug_is_caught(built, build, tmp_path, test, old, new):
     text = (ROOT / "run.c").read_text(encoding="utf-8")
     assert text.count(old) == 1

@@ -1,12 +1,16 @@
-/* encode.c: a text.  Its tokens have to stand for the text again, and at each place no longer piece may fit. */
+/* encode.c: a text.  Its tokens have to stand for the text again, and at each place no longer piece
+may fit. */
 #include "fuzz.h"
 
-// Pieces that begin or contain each other, the longest one of 256 bytes, bytes above 127, and a piece of no bytes.
+// Pieces that begin or contain each other, the longest one of 256 bytes, bytes above 127, and a
+// piece of no bytes.
 static const char *const PIECES[] = {
-    "", "a", "b", "ab", "aba", "abab", "ababc", "bab", "c", "cc", "ccc", "cccccccc", "\n", " ", " a", "\xff", "\xff\xfe",
+    "", "a", "b", "ab", "aba", "abab", "ababc", "bab", "c", "cc", "ccc", "cccccccc", "\n", " ",
+    " a", "\xff", "\xff\xfe",
     "\xc3\xa4", "\x80", "x\xffy", "abc" "abc" "abc", "aaaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaab",
 };
-enum { COUNT = sizeof PIECES / sizeof *PIECES, VOCAB = COUNT + 2 };    // and 256 times a, and a byte 0
+// and 256 times a, and a byte 0
+enum { COUNT = sizeof PIECES / sizeof *PIECES, VOCAB = COUNT + 2 };
 
 static uint8_t *put_piece(uint8_t *to, const void *bytes, uint32_t size)
 {
@@ -32,7 +36,8 @@ static mt_engine *make_engine(void)
     memset(long_piece, 'a', sizeof long_piece);
     p = put_piece(p, long_piece, sizeof long_piece);
     p = put_piece(p, "", 1);
-    const uint64_t tokenizer = (uint64_t)(p - model) - HEADER, tensors = align64(4 * VOCAB) + 4 * 64;
+    const uint64_t tokenizer = (uint64_t)(p - model) - HEADER, tensors = align64(
+        4 * VOCAB) + 4 * 64;
     write_u64(model + 72, tokenizer);
     write_u64(model + 88, tensors);
     write_u64(model + 96, HEADER + align64(tokenizer) + tensors);
@@ -53,13 +58,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CHECK((status == MT_OK || status == MT_USAGE) && count >= 0 && count <= (int64_t)size);
     for (int64_t i = 0; i < count; i++, at += length) {
         const char *bytes = mt_piece(e, tokens[i], &length);
-        CHECK(bytes && length > 0 && at + length <= (int64_t)size && !memcmp(bytes, text + at, (size_t)length));
+        CHECK(bytes && length > 0 && at + length <= (int64_t)size &&
+              !memcmp(bytes, text + at, (size_t)length));
         for (int32_t token = 0, other; token < VOCAB; token++) {
             bytes = mt_piece(e, token, &other);
-            CHECK(other <= length || at + other > (int64_t)size || memcmp(bytes, text + at, (size_t)other));
+            CHECK(other <= length || at + other > (int64_t)size ||
+                  memcmp(bytes, text + at, (size_t)other));
         }
     }
-    CHECK((status == MT_OK) == (at == (int64_t)size));      // it stops early only where no piece fits
+    // it stops early only where no piece fits
+    CHECK((status == MT_OK) == (at == (int64_t)size));
     for (int32_t token = 0; status && token < VOCAB; token++) {
         const char *bytes = mt_piece(e, token, &length);
         CHECK(!length || at + length > (int64_t)size || memcmp(bytes, text + at, (size_t)length));

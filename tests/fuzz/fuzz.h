@@ -1,12 +1,19 @@
-/* fuzz.h: run.c, and what its fuzz targets share: checks, a repaired checksum, and a mutator of model files.
+/* fuzz.h: run.c, and what its fuzz targets share: checks, a repaired checksum, and a mutator of
+model files.
 
-   A mutation that leaves the checksum or the sizes wrong is refused before it can show anything, so most are repaired. */
+   A mutation that leaves the checksum or the sizes wrong is refused before it can show anything, so
+   most are repaired. */
 #define _POSIX_C_SOURCE 200809L
 #define MINITRON_LIB
 #include "../../run.c"
 
 #define CHECK(condition) \
-    do { if (!(condition)) { fprintf(stderr, "line %d: not %s\n", __LINE__, #condition); abort(); } } while (0)
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "line %d: not %s\n", __LINE__, #condition); \
+            abort(); \
+        } \
+    } while (0)
 
 // libFuzzer calls the first two, and offers the third.
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -24,20 +31,23 @@ static inline void repair_checksum(uint8_t *p, uint64_t size)
     write_u64(p + HEADER - 8, b);
 }
 
-// Sizes of the blocks that go with the dimensions and the file; whatever the others do not need is provenance.
+// Sizes of the blocks that go with the dimensions and the file; whatever the others do not need is
+// provenance.
 static inline void repair_sizes(uint8_t *p, uint64_t size)
 {
-    mt_engine *e = new_engine();
+    mt_engine *e = calloc(1, sizeof *e);
     sizes s = {0};
     write_u64(p + 96, size);
     read_header(e, p, size, &s);
     if (e->parameters) {                        // the dimensions are within their limits
         cursor at = {.int8 = e->config.int8};
-        place_tensors(&e->config, &at, &e->w);
-        const uint64_t tokenizer = read_u64(p + 72) % size, others = HEADER + align64(tokenizer) + at.bytes;
+        place_tensors(&e->config, &at, &e->p);
+        const uint64_t tokenizer = read_u64(p + 72) % size, others = HEADER + align64(
+            tokenizer) + at.bytes;
         write_u64(p + 72, tokenizer);
         write_u64(p + 88, at.bytes);
-        if (others <= size && align64(read_u64(p + 80)) != size - others) write_u64(p + 80, size - others);
+        if (others <= size && align64(read_u64(p + 80)) != size - others)
+            write_u64(p + 80, size - others);
     }
     mt_close(e);
 }

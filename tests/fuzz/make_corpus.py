@@ -1,6 +1,7 @@
 """Write the fuzz targets' corpus: models of every kind that are as small as can be, and texts.
 
-    python tests/fuzz/make_corpus.py        from the repository's root; only after a change of the file format
+    python tests/fuzz/make_corpus.py        from the repository's root; only after a change of the
+    file format
 """
 import random
 import sys
@@ -15,28 +16,33 @@ from minitron.config import ModelConfig  # noqa: E402
 from minitron.export import FLOAT32, INT8, Vocabulary, model_bytes  # noqa: E402
 from minitron.params import Params  # noqa: E402
 
-PIECES = [b"", b"a", b"b", b"ab", b"aba", b"\n", b"\xff", *(bytes([byte]) for byte in range(128, 160))]
+PIECES = [b"", b"a", b"b", b"ab", b"aba", b"\n", b"\xff",
+          *(bytes([byte]) for byte in range(128, 160))]
 SHAPES = [
     {"dim": 1, "layers": 1, "heads": 1, "ffn_dim": 0, "vocab": 2},
     {"dim": 4, "layers": 2, "heads": 2, "kv_heads": 1, "ffn_dim": 3, "vocab": 5},
-    {"dim": 2, "layers": 1, "heads": 1, "ffn_dim": 2, "vocab": 35, "attention": "linear", "tied": False, "rope_theta": 0},
+    {"dim": 2, "layers": 1, "heads": 1, "ffn_dim": 2, "vocab": 35, "attention": "linear",
+     "tied": False, "rope_theta": 0},
     {"dim": 17, "layers": 1, "heads": 1, "head_dim": 2, "ffn_dim": 1, "vocab": 4, "qk_norm": False},
 ]
-TEXTS = [b"a", b"abababc", b"a" * 300, b"abaccc ab\n", b"\xff\xfe\xc3\xa4", b"\x00ab\x80", b"x\xffy", b"abz", b"abcabcabca"]
+TEXTS = [b"a", b"abababc", b"a" * 300, b"abaccc ab\n", b"\xff\xfe\xc3\xa4", b"\x00ab\x80",
+         b"x\xffy", b"abz", b"abcabcabca"]
 
 
 def model(i, dtype):
     config = ModelConfig(**SHAPES[i]).resolve()
     p = Params(config)
     p.flat[:] = np.random.default_rng(i).standard_normal(p.flat.size)
-    vocabulary = Vocabulary(PIECES[:config.vocab], 6, 0 if i % 2 else None, 1 if i > 1 else None, 1.0)
+    vocabulary = Vocabulary(PIECES[:config.vocab], 6, 0 if i % 2 else None, 1 if i > 1 else None,
+                            1.0)
     return model_bytes(config, p, vocabulary, {"task": "fuzz"}, dtype)
 
 
 def main():
     scripts = random.Random(0)
     dtypes = {"float32": FLOAT32, "int8": INT8}
-    models = {f"{i}-{name}": model(i, dtype) for i in range(len(SHAPES)) for name, dtype in dtypes.items()}
+    models = {f"{i}-{name}": model(i, dtype) for i in range(len(SHAPES)) for name,
+              dtype in dtypes.items()}
     corpus = {
         "loader": models,
         "encode": {str(i): text for i, text in enumerate(TEXTS)},

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, by Playwright: what it complains of and asks for is noted.
+"""A headless Chromium for tests, by Playwright, with its errors and requests.
 
     with Browser(width=1000) as browser:
         browser.open(path)
@@ -14,8 +14,9 @@ try:
 except ImportError:
     sync_playwright = None
 
-# The system's, since Playwright's own is a download of its own.
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# The system's: Playwright's own is a separate download.
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 MISSING = "playwright" if sync_playwright is None else "Chromium" if CHROMIUM is None else None
 
 
@@ -24,13 +25,18 @@ class Browser:
 
     def __init__(self, width=1000, height=900):
         self.playwright = sync_playwright().start()
-        as_root = hasattr(os, "geteuid") and os.geteuid() == 0          # its sandbox refuses to work for root
-        self.browser = self.playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=not as_root)
+        as_root = hasattr(os, "geteuid") and os.geteuid() == 0      # its sandbox fails for root
+        self.browser = self.playwright.chromium.launch(executable_path=CHROMIUM,
+                                                       chromium_sandbox=not as_root)
         self.page = self.browser.new_page(viewport={"width": width, "height": height})
         self.errors, self.requests = [], []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda said: said.type in ("error", "warning", "assert") and self.errors.append(said.text))
+        self.page.on("console", self.note)
         self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def note(self, message):
+        if message.type in ("error", "warning", "assert"):
+            self.errors.append(message.text)
 
     def __enter__(self):
         return self

@@ -5,7 +5,7 @@ import xml.dom.minidom
 
 import pytest
 from helpers import refused
-from test_page import made
+from synthetic import synthetic_record
 
 from minitron.__main__ import main
 from minitron.report import law
@@ -21,7 +21,8 @@ def few_resamples(monkeypatch):
 
 def runs(floor, reference=None, seeds=2, **config):
     """Records whose nll is floor + 8 parameters^-0.5"""
-    records = [made(dim=dim, seed=seed, **config) for dim in DIMS for seed in range(seeds)]
+    records = [synthetic_record(dim=dim, seed=seed, **config)
+               for dim in DIMS for seed in range(seeds)]
     for record in records:
         metrics = {"nll": floor + 8 * record["parameters"] ** -0.5, "reference": reference}
         record["metrics"] = {"2": record["metrics"]["2"] | metrics}
@@ -59,7 +60,7 @@ def test_the_laws_are_drawn(tmp_path, capsys):
 
 @pytest.mark.parametrize("records, words", [
     (runs(0.5)[:-1], "different numbers of finished runs"),
-    ([made(status="killed", dim=4)], "no run has finished"),
+    ([synthetic_record(status="killed", dim=4)], "no run has finished"),
     (runs(0.5) + runs(0.5, task="parity"), "tasks addition, parity are in one ledger"),
     (runs(0.5, lr=0.1) + runs(0.5, lr=0.2), "runs of 384 parameters differ in lr"),
 ])

@@ -1,9 +1,7 @@
-"""The report as a web page: what it shows is what the ledger says, in a real browser, whatever the ledger's strings contain.
+"""The report as a web page, in a real browser: it shows what the ledger says, whatever its strings.
 
-The browser is Chromium from the system's packages, driven through a pipe (browser.py), so nothing else is to be installed.
+The browser is Chromium from the system's packages, driven through a pipe (browser.py).
 """
-import copy
-import dataclasses
 import math
 import random
 import re
@@ -13,50 +11,19 @@ from statistics import mean
 
 import pytest
 from browser import MISSING, Browser
+from synthetic import GUESSED, SOLVED, random_ledger, synthetic_ledger, synthetic_record
 
 from minitron.data.command_line import training_command
-from minitron.data.config import Config
 from minitron.measure.evaluate import wilson
 from minitron.report import page, phase, text
-from minitron.report.cause import cause
 
-ABSENT = f"no {MISSING}, so the page is not looked at in a browser: on Debian, sudo apt install chromium; pip install playwright"
+ABSENT = (f"no {MISSING}, so the page is not tested in a browser: on Debian, "
+          "sudo apt install chromium; pip install playwright")
 needs_browser = pytest.mark.skipif(MISSING is not None, reason=ABSENT)
 if MISSING:                             # reasons for skipping are not printed, warnings are
     warnings.warn(ABSENT, stacklevel=1)
-HOSTILE = "</script><script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"><!-- \u2028 '\"&"
-SOLVED, GUESSED = 0.99, 0.01
-
-
-def made(exact=SOLVED, status="ok", points=20, **config):
-    """A record as train.py writes it, whose curve and numbers come to `exact`"""
-    c = dataclasses.asdict(Config(**{"task": "addition", "dim": 8, "length": 2} | config).resolve())
-    r = random.Random(repr(sorted(config.items())))
-    key = f"{r.getrandbits(48):012x}"
-    if status != "ok":
-        return {"key": key, "status": status, "reason": "so it was told", "config": c, "seed": c["seed"], "metrics": {},
-                "curve": [], "seconds": 1.0}
-    nll = 2 * (1 - exact) + 1e-3 * r.random()
-    panel = {"n": 2000, "token": exact**0.3, "exact": exact, "nll": nll, "brier": 0.4 * nll, "edit": 0.3 * nll,
-             "p_length": exact**1.1, "icl": None, "chance_token": 0.2, "chance_exact": 0.004}
-    curve = [{"step": 125 * (i + 1), "loss": nll + 2 / (i + 1)**2 + 0.01 * r.random(), "n": 600, "nll": nll + 2 / (i + 1)**2,
-              "token": exact**0.3, "exact": exact * min(1, i / 9), "norm": 15 + r.random(), "distance": i**0.5 + r.random(),
-              "previous": [[r.random(), 0.1], [0.2, 0.1]], "induction": [[0.0, 0.1], [r.random(), 0.4]]} for i in range(points)]
-    return {"key": key, "status": "ok", "config": c, "seed": c["seed"], "curve": curve,
-            "metrics": {str(x): panel for x in range(1, c["length"] + 1)}, "steps": 2500,
-            "parameters": 24 * c["dim"]**2, "flops": 1e8 * c["dim"]**2, "seconds": 12.3456}
-
-
-def ledger():
-    """dim x length x 3 seeds: length 1 is learnt from dim 16 on, length 2 from 32 on, length 3 at 16 alone; two runs failed."""
-    def exact(dim, length, seed):
-        return SOLVED if (dim == 16 if length == 3 else dim > 4 * 2**length) else GUESSED
-
-    records = [made(exact(dim, length, seed), dim=dim, length=length, seed=seed)
-               for dim in (8, 16, 32, 64) for length in (1, 2, 3) for seed in range(3)]
-    records[0] = made(status="timeout", dim=8, length=1, seed=0)
-    records[-1] = made(status="diverged", dim=64, length=3, seed=2)
-    return records
+HACK = "document.title='hacked'"
+HOSTILE = f"</script><script>{HACK}</script><img src=x onerror=\"{HACK}\"><!-- \u2028 '\"&"
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +34,19 @@ def browser():
 
 @pytest.fixture(scope="module")
 def ledger_page(tmp_path_factory):
-    """The page of ledger(), made once: its laws take a while to fit"""
+    """The page of synthetic_ledger(), made once: its laws take a while to fit"""
     path = tmp_path_factory.mktemp("ledger") / "page.html"
-    page.write(path, ledger(), "a ledger")
+    page.write(path, synthetic_ledger(), "a ledger")
     return path
 
 
 @pytest.fixture
-def shown(browser, tmp_path, ledger_page):
-    """shown(records): the browser with their page open, or that of ledger(); it may not complain nor ask for anything"""
-    def shown(records=None, title="a ledger"):
+def open_page(browser, tmp_path, ledger_page):
+    """open_page(records): the browser with their page, by default that of synthetic_ledger()
+
+    The page may not complain nor request anything.
+    """
+    def open_page(records=None, title="a ledger"):
         path = ledger_page if records is None else tmp_path / "page.html"
         if records is not None:
             records, left_out = page.readable_records(records)
@@ -85,14 +55,21 @@ def shown(browser, tmp_path, ledger_page):
         browser.open(path)
         return browser
 
-    yield shown
+    yield open_page
     assert browser.errors == [] and {Path(url).name for url in browser.requests} <= {"page.html"}
 
 
-def cells(browser):
+def cell_numbers(browser):
     """The numbers of the grid, row by row"""
-    return browser.run("[...document.querySelectorAll('tbody tr')].map(row => [...row.querySelectorAll('td')]"
-                       ".map(cell => cell.firstChild ? cell.firstChild.textContent : ''))")
+    return browser.run("""[...document.querySelectorAll('tbody tr')].map(row =>
+        [...row.querySelectorAll('td')].map(cell =>
+            cell.firstChild ? cell.firstChild.textContent : ''))""")
+
+
+def texts(browser, selector):
+    """The text of each element"""
+    elements = f"[...document.querySelectorAll('{selector}')]"
+    return browser.run(f"{elements}.map(each => each.textContent)")
 
 
 def inner_text(browser, id):
@@ -109,234 +86,357 @@ def choose(browser, menu, option):
     }""", [menu, option])
 
 
-# ---- the numbers that are shipped ------------------------------------------------------------------------------------
+# ---- the data of the page ------------------------------------------------------------------------
 
 
-def large():
-    """500 runs with long commands, eight layers whose heads were looked at, and twenty lengths tested"""
-    records = [made(SOLVED if dim > 50 else GUESSED, dim=dim, length=5, seed=seed, layers=8, shards=1, steps=12345, lr=0.00123)
+def large_ledger():
+    """500 runs with long commands, scores of heads in eight layers, and twenty lengths tested"""
+    records = [synthetic_record(SOLVED if dim > 50 else GUESSED, dim=dim, length=5, seed=seed,
+                                layers=8, shards=1, steps=12345, lr=0.00123)
                for dim in (8, 16, 24, 32, 48, 64, 80, 96, 112, 128) for seed in range(50)]
     for record in records:
-        record["metrics"] = {str(length): record["metrics"]["5"] | {"nll": 0.123456 / length} for length in range(1, 21)}
+        metrics = record["metrics"]["5"]
+        record["metrics"] = {str(length): metrics | {"nll": 0.123456 / length}
+                             for length in range(1, 21)}
         for point in record["curve"]:
             point |= {name: [[0.12345, 0.1]] * 8 for name in page.HEADS}
     return records
 
 
 def test_500_runs_are_less_than_a_megabyte(tmp_path, monkeypatch):
+    # 40 laws of the same form, which would take a second to fit
     law = {"E": 0.1234, "A": 1.234e10, "alpha": 1.234, "error": 12.3, "known": False}
-    monkeypatch.setattr(page, "scaling_law", lambda *_: law)        # 40 laws of the same form, which take a second to fit
-    page.write(tmp_path / "page.html", large(), "large")
+    monkeypatch.setattr(page, "scaling_law", lambda *_: law)
+    page.write(tmp_path / "page.html", large_ledger(), "large")
     assert 500_000 < (tmp_path / "page.html").stat().st_size < 1_000_000
 
 
 def test_the_page_holds_one_place_for_data_and_names_no_address():
     template = page.TEMPLATE.read_text(encoding="utf-8")
     assert template.count(page.PLACE) == 1
-    assert re.findall(r"https?://[^\"]*", template) == ["http://www.w3.org/2000/svg"]      # a name, not an address
+    svg = "http://www.w3.org/2000/svg"          # a name, not an address
+    assert re.findall(r"https?://[^\"]*", template) == [svg]
     assert "innerHTML" not in template.replace("never through innerHTML", "")
 
 
-def lawful():
+def lawful_ledger():
     """Runs whose loss follows a law of their size"""
-    records = [made(dim=dim, length=1) for dim in (8, 16, 32, 64, 128)]
+    records = [synthetic_record(dim=dim, length=1) for dim in (8, 16, 32, 64, 128)]
     for record in records:
         record["metrics"]["1"]["nll"] = 0.2 + 30 / record["parameters"]**0.5
     return records
 
 
-def test_a_law_that_is_there_is_found():
-    records = lawful()
-    found = page.scaling_law(records, "parameters")
-    assert found["alpha"] == pytest.approx(0.5, abs=0.01) and found["E"] == pytest.approx(0.2, abs=0.01) and found["error"] < 1.01
+def test_a_law_is_fitted_where_the_loss_follows_one():
+    records = lawful_ledger()
+    law = page.scaling_law(records, "parameters")
+    assert law["alpha"] == pytest.approx(0.5, abs=0.01)
+    assert law["E"] == pytest.approx(0.2, abs=0.01) and law["error"] < 1.01
     assert page.scaling_law(records[:3], "parameters") is None
 
 
-def test_no_number_is_lost_but_digits():
-    record = made(0.123456789, dim=8, length=2)
-    found = page.run_data(record, ["dim"], 20, 20)
-    assert found["set"] == [8] and found["lengths"] == [1, 2]
-    numbers = dict(zip([*page.METRICS, "way"], found["numbers"][1]))
-    assert numbers["exact"] == 0.1235 and numbers["n"] == 2000 and abs(numbers["way"] - phase.normalized_score(record)) < 1e-4
-    assert found["curve"]["previous, layer 1"] == [page.rounded(max(point["previous"][0]), 3) for point in record["curve"]]
+def test_numbers_lose_digits_only():
+    record = synthetic_record(0.123456789, dim=8, length=2)
+    data = page.run_data(record, ["dim"], 20, 20)
+    assert data["settings"] == [8] and data["lengths"] == [1, 2]
+    metrics = dict(zip(page.page_data([record], "")["metrics"], data["metrics"][1]))
+    assert metrics["exact"] == 0.1235 and metrics["n"] == 2000
+    assert abs(metrics["score"] - phase.normalized_score(record)) < 1e-4
+    previous = [page.rounded(max(point["previous"][0]), 3) for point in record["curve"]]
+    assert data["curve"]["previous, layer 1"] == previous
 
 
-def test_what_is_no_number_becomes_null():
-    record = made()
+def test_whether_a_run_has_learnt_is_decided_by_all_digits():
+    """Its score of 0.89999 is 0.9 at four digits."""
+    record = synthetic_record(0.004 + 0.996 * 0.89999)
+    *_, score, learnt = page.metrics_row(record)
+    assert score == 0.9 and learnt == 0 and not phase.has_learnt(record)
+
+
+def test_values_that_are_not_numbers_become_null():
+    record = synthetic_record()
     record["curve"][3] |= {"nll": float("nan"), "loss": float("inf"), "exact": None}
     record["metrics"]["2"] |= {"nll": float("nan"), "edit": None}
     record |= {"flops": 10**400, "reason": float("inf")}
-    assert "NaN" not in page.embedded(page.page_data([record], "t")) and page.rounded(float("nan"), 3) is None
+    assert "NaN" not in page.embedded(page.page_data([record], "t"))
+    assert page.rounded(float("nan"), 3) is None
 
 
-def test_a_command_trains_the_run_that_it_stands_at():
+def test_a_command_trains_the_run_beside_it():
     for seed in (0, 3):
-        words = training_command(made(dim=8, length=2, seed=seed)["config"]).split()
-        assert words[:4] == ["python", "train.py", "--task", "addition"] and ("--seed" in words) == (seed > 0)
+        words = training_command(synthetic_record(dim=8, length=2, seed=seed)["config"]).split()
+        assert words[:4] == ["python", "train.py", "--task", "addition"]
+        assert ("--seed" in words) == (seed > 0)
 
 
 def test_a_configuration_that_does_not_resolve_here_has_a_command_all_the_same():
-    config = made()["config"] | {"task": "text", "data": "/nowhere/text.txt"}
+    config = synthetic_record()["config"] | {"task": "text", "data": "/nowhere/text.txt"}
     assert "--data /nowhere/text.txt" in training_command(config)
 
 
-# ---- what it shows ---------------------------------------------------------------------------------------------------
+# ---- terminal and page ---------------------------------------------------------------------------
+
+
+def page_diagram(browser):
+    """What the page shows: [{y, x, number, count, frontier}], frontiers, chances by column"""
+    cells = browser.run("""[...document.querySelectorAll('[role=gridcell]')].map(cell => ({
+        y: cell.closest("tr").cells[0].textContent,
+        x: document.querySelector("thead tr").cells[cell.cellIndex].textContent,
+        number: cell.firstChild ? cell.firstChild.textContent : "",
+        count: [...cell.querySelectorAll("small")].map(each => each.textContent).join(", "),
+        frontier: cell.classList.contains("frontier")}))""")
+    foot = browser.run("""Object.fromEntries([...document.querySelectorAll('tfoot tr')].map(row =>
+        [row.cells[0].textContent, [...row.cells].slice(1).map(each => each.textContent)]))""")
+    return cells, foot["frontier"], foot.get("chance", [])
+
+
+def agree(browser, diagram):
+    """Assert that the page shows this diagram as the terminal does: cells, frontiers, chances."""
+    cells, frontiers, chances = page_diagram(browser)
+    assert len(cells) == len(diagram.ys) * len(diagram.xs)
+    assert [cell["x"] for cell in cells[:len(diagram.xs)]] == [f"{x}" for x in diagram.xs]
+    places = [(y, x) for y in diagram.ys for x in diagram.xs]
+    for place, shown in zip(places, cells):
+        cell, column = diagram.cells.get(place), place[1]
+        assert shown["y"] == str(place[0])
+        assert shown["number"] == text.cell_text(cell, 7, False).strip(), place
+        assert shown["frontier"] == (text.frontier(diagram, column) == place[0])
+        if cell is not None and cell.probability() and shown["count"][0].isdigit():
+            assert shown["count"].split(",")[0] == f"{sum(cell.learnt())}/{len(cell.learnt())}"
+    expected = [str(text.frontier(diagram, x)).replace("-", "none") for x in diagram.xs]
+    assert frontiers == expected
+    for shown, x in zip(chances, diagram.xs):
+        percent = text.chance_percent(diagram, x)
+        assert (shown == "n/a") == (percent == "")
+        assert not percent or float(shown.rstrip("%")) == pytest.approx(float(percent), abs=0.11)
 
 
 @needs_browser
-def test_the_diagram_is_the_terminal_reports(shown):
-    records = ledger()
-    browser = shown()
-    panel, = phase.phase_diagrams(records)
-    expected = [[f"{100 * panel.cells[y, x].probability()[0]:.0f}" for x in panel.xs] for y in panel.ys]
-    assert cells(browser) == expected == [["0", "0", "0"], ["100", "0", "100"], ["100", "100", "0"], ["100", "100", "0"]]
+@pytest.mark.parametrize("seed", range(6))
+def test_terminal_and_page_agree_on_every_cell(open_page, seed):
+    """Whatever the runs' statuses, at the best rate of each cell, over the axes of each."""
+    records = random_ledger(random.Random(seed))
+    browser = open_page(records)
+    for y, x in (("dim", "length"), ("length", "dim"), ("dim", "lr"), ("lr", "length")):
+        choose(browser, "rows", y)
+        choose(browser, "columns", x)
+        choose(browser, "rows", y)              # the two may have changed places
+        diagrams = phase.phase_diagrams(records, y, x)
+        assert len(diagrams) > 0
+        for diagram in diagrams:
+            for dial, value in diagram.fixed.items():
+                choose(browser, dial, str(value))
+            if browser.run("document.querySelector('[value=success]').disabled"):
+                assert not any(cell.scores() for cell in diagram.cells.values())
+            else:
+                browser.page.click("[value=success] + span")
+                agree(browser, diagram)
+
+
+@needs_browser
+def test_a_killed_run_does_not_count(open_page):
+    killed = synthetic_record(dim=128, length=3, seed=1, status="killed")
+    records = [synthetic_record(dim=128, length=3, seed=0), killed]
+    browser = open_page(records)
+    [diagram] = phase.phase_diagrams(records)
+    assert text.cell_text(diagram.cells[128, None], 4, False).strip() == "100"
+    assert text.seeds_text(diagram) == "1 seed per cell"
+    assert cell_numbers(browser) == [["100", "100", "100"]]
+    assert texts(browser, "td.cell small")[-2:] == ["1/1", "1 killed"]
+    browser.page.click("[data-place='0 2']")
+    assert "1 of 1 run learnt it (95% interval 21 to 100%)" in inner_text(browser, "h-cell")
+
+
+# ---- the page ------------------------------------------------------------------------------------
+
+
+@needs_browser
+def test_the_diagram_is_the_terminal_reports(open_page):
+    browser = open_page()
+    diagram, = phase.phase_diagrams(synthetic_ledger())
+    expected = [[f"{100 * diagram.cells[y, x].probability()[0]:.0f}" for x in diagram.xs]
+                for y in diagram.ys]
+    assert cell_numbers(browser) == expected
+    assert expected == [["0", "0", "0"], ["100", "0", "100"],
+                        ["100", "100", "0"], ["100", "100", "0"]]
     foot = browser.run("[...document.querySelectorAll('tfoot td')].map(cell => cell.innerText)")
     assert foot == ["16", "32", "none", "0.4%", "0.4%", "0.4%"]
-    assert browser.run("[...document.querySelectorAll('.frontier')].map(cell => cell.dataset.place)") == ["1 0", "2 1"]
-    for x in panel.xs:
-        assert f"length {x}: {text.verdict_sentence(panel, x)}" in inner_text(browser, "verdicts")
+    places = "[...document.querySelectorAll('.frontier')].map(cell => cell.dataset.place)"
+    assert browser.run(places) == ["1 0", "2 1"]
+    for x in diagram.xs:
+        verdict = f"length {x}: {text.verdict_sentence(diagram, x)}"
+        assert verdict in inner_text(browser, "verdicts")
 
 
 @needs_browser
-def test_a_click_shows_the_cells_seeds(shown):
-    records = ledger()
-    browser = shown()
+def test_a_click_shows_the_cells_seeds(open_page):
+    browser = open_page()
     browser.page.click("[data-place='2 0']")
-    assert inner_text(browser, "h-cell").startswith("dim 32, length 1: 3 of 3 runs learnt it (95% interval 44 to 100%)")
+    heading = "dim 32, length 1: 3 of 3 runs learnt it (95% interval 44 to 100%)"
+    assert inner_text(browser, "h-cell").startswith(heading)
     low, high = wilson(SOLVED, 2000)
-    for record in records:
+    for record in synthetic_ledger():
         if (record["config"]["dim"], record["config"]["length"]) == (32, 1):
-            assert record["key"] in inner_text(browser, "cell") and training_command(record["config"]) in browser.run(
-                "[...document.querySelectorAll('#cell code')].map(code => code.textContent)")
-    assert inner_text(browser, "cell").count(f"(95% interval {100 * low:.1f} to {100 * high:.1f})") == 3
+            assert record["key"] in inner_text(browser, "cell")
+            assert training_command(record["config"]) in texts(browser, "#cell code")
+    interval = f"(95% interval {100 * low:.1f} to {100 * high:.1f})"
+    assert inner_text(browser, "cell").count(interval) == 3
     assert browser.run("document.querySelectorAll('#cell svg[role=img]').length") == 6
     assert "Induction heads, layer 2" in inner_text(browser, "hidden")
     browser.page.click("[data-place='0 0']")
-    assert "seed 0: timeout" in inner_text(browser, "cell") and "so it was told" in inner_text(browser, "cell")
+    assert "seed 0: timeout" in inner_text(browser, "cell")
+    assert "as the test says" in inner_text(browser, "cell")
 
 
 @needs_browser
-def test_the_keyboard_alone_reaches_and_chooses_a_cell(shown):
-    browser = shown()
+def test_the_keyboard_alone_reaches_and_chooses_a_cell(open_page):
+    browser = open_page()
     browser.run("document.querySelector('[data-name=columns]').focus()")
     browser.page.keyboard.press("Tab")
     assert browser.run("document.activeElement.getAttribute('role')") == "gridcell"
-    for key in ("Home", "ArrowUp", "ArrowUp", "ArrowUp", "ArrowUp", "ArrowDown", "ArrowRight"):
+    for key in ("Home", *4 * ["ArrowUp"], "ArrowDown", "ArrowRight"):
         browser.page.keyboard.press(key)
     assert browser.run("document.activeElement.dataset.place") == "1 1"
     assert browser.run("document.querySelectorAll('td[tabindex=\"0\"]').length") == 1
     assert browser.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     browser.page.keyboard.press("Enter")
     assert inner_text(browser, "h-cell").startswith("dim 16, length 2")
-    assert browser.run("document.activeElement.dataset.place + document.activeElement.ariaSelected") == "1 1true"
+    focus = "document.activeElement.dataset.place + document.activeElement.ariaSelected"
+    assert browser.run(focus) == "1 1true"
     browser.page.keyboard.press("ArrowRight")
     browser.page.keyboard.press("Space")
     assert inner_text(browser, "h-cell").startswith("dim 16, length 3")
 
 
 @needs_browser
-def test_what_follows_a_cell_is_of_its_column(shown):
-    browser = shown()
+def test_the_sections_below_a_cell_are_of_its_column(open_page):
+    browser = open_page()
     browser.page.click("[data-place='3 1']")
-    assert browser.run("document.querySelectorAll('#mirage circle.one title').length") == 2 * 12
-    assert "chance 0.4%" in inner_text(browser, "mirage") and "dim, at length 2" in browser.run(
-        "document.querySelector('#mirage svg').textContent")
+    dot_titles = "document.querySelectorAll('#mirage circle.one title').length"
+    assert browser.run(dot_titles) == 2 * 12
+    assert "chance 0.4%" in inner_text(browser, "mirage")
+    assert "dim, at length 2" in browser.run("document.querySelector('#mirage svg').textContent")
     assert browser.run("document.querySelectorAll('#scaling figure circle').length") == 2 * 12
-    law = page.scaling_law([record for record in ledger() if record["config"]["length"] == 2], "parameters")
-    assert law["error"] > 1.5 and "No power law is drawn" in inner_text(browser, "scaling")      # a jump is none, and none is drawn
+    # A jump is not a law, and none is drawn.
+    records = [record for record in synthetic_ledger() if record["config"]["length"] == 2]
+    assert page.scaling_law(records, "parameters")["error"] > 1.5
+    assert "No power law is drawn" in inner_text(browser, "scaling")
     assert browser.run("document.querySelectorAll('#scaling .law').length") == 0
-    browser.page.click("[data-place='0 0']")                     # where a run took too long, and has no numbers
-    assert browser.run("document.querySelectorAll('#mirage circle.one title').length") == 2 * 11
+    browser.page.click("[data-place='0 0']")            # one of its runs timed out: no numbers
+    assert browser.run(dot_titles) == 2 * 11
 
 
 @needs_browser
-def test_a_law_that_is_there_is_drawn(shown):
-    records = lawful()
+def test_a_law_is_drawn_where_the_loss_follows_one(open_page):
+    records = lawful_ledger()
     for record in records:
         record["flops"] *= record["config"]["dim"]
-    browser = shown(records)
+    browser = open_page(records)
     assert "Fitted: nll = 0.2 + 30 / parameters^0.5" in inner_text(browser, "scaling")
     assert browser.run("document.querySelectorAll('#scaling .law').length") == 2
-    for place, size in ((1, "flops"), (2, "parameters")):       # both axes go from 1.4 times below to 1.4 times above
-        for axis, values in enumerate(([record[size] for record in records],
-                                       [record["metrics"]["1"]["nll"] for record in records])):
+    losses = [record["metrics"]["1"]["nll"] for record in records]
+    for number, size in ((1, "flops"), (2, "parameters")):
+        sizes = [record[size] for record in records]
+        points = dots(browser, f"#scaling figure:nth-child({number})")
+        for axis, values in enumerate((sizes, losses)):
+            # Both axes go from 1.4 times below to 1.4 times above.
             low, high = math.log(min(values) / 1.4), math.log(max(values) * 1.4)
-            found = [dot[axis] for dot in dots(browser, f"#scaling figure:nth-child({place})")]
-            assert found == pytest.approx([(math.log(value) - low) / (high - low) for value in values], abs=0.003)
+            expected = [(math.log(value) - low) / (high - low) for value in values]
+            assert [point[axis] for point in points] == pytest.approx(expected, abs=0.003)
 
 
 @needs_browser
-def test_a_command_is_copied_or_selected(shown):
-    browser = shown()
+def test_a_command_is_copied_or_selected(open_page):
+    browser = open_page()
     browser.page.click("#yet .run button")
-    browser.page.wait_for_function("['Copied', 'Selected'].includes(document.querySelector('#yet .run button').textContent)")
+    browser.page.wait_for_function("['Copied', 'Selected'].includes("
+                                   "document.querySelector('#yet .run button').textContent)")
     assert "dim 8, length 2" in browser.run("document.getElementById('yet').textContent")
-    commands = browser.run("[...document.querySelectorAll('#yet code')].map(code => code.textContent)")
-    assert training_command(made(dim=8, length=2, seed=0)["config"]) in commands
+    config = synthetic_record(dim=8, length=2, seed=0)["config"]
+    assert training_command(config) in texts(browser, "#yet code")
 
 
 @needs_browser
-def test_metrics_and_axes_are_switched(shown):
-    browser = shown()
+def test_metrics_and_axes_are_switched(open_page):
+    browser = open_page()
     browser.page.click("[value=exact] + span")
-    assert cells(browser)[2] == ["99", "99", "1.0"] and "every answer token right" in inner_text(browser, "diagram-about")
-    browser.page.keyboard.press("ArrowRight")                     # radio buttons: the next metric, and the focus stays with them
+    assert cell_numbers(browser)[2] == ["99", "99", "1.0"]
+    assert "every answer token right" in inner_text(browser, "diagram-about")
+    # The metrics are radio buttons: an arrow selects the next, and they keep the focus.
+    browser.page.keyboard.press("ArrowRight")
     assert browser.run("document.activeElement.value") == "token"
     browser.page.click("[value=nll] + span")
-    assert float(cells(browser)[0][1]) == pytest.approx(1.98, abs=0.01)
+    assert float(cell_numbers(browser)[0][1]) == pytest.approx(1.98, abs=0.01)
     choose(browser, "columns", "dim")               # which are the rows: they change places
-    assert len(cells(browser)) == 3 and len(cells(browser)[0]) == 4
+    assert len(cell_numbers(browser)) == 3 and len(cell_numbers(browser)[0]) == 4
     assert browser.run("document.activeElement.dataset.name") == "columns"
     choose(browser, "rows", "FLOPs")
     choose(browser, "columns", "length tested")
-    assert len(cells(browser)) >= 4 and "Verdicts are given for dim by length" in inner_text(browser, "verdicts")
+    assert len(cell_numbers(browser)) >= 4
+    assert "Verdicts are given for dim by length" in inner_text(browser, "verdicts")
 
 
 @needs_browser
 @pytest.mark.parametrize("metric", page.METRICS[:5])
-def test_every_metric_is_the_ledgers(shown, metric):
-    browser, (panel,) = shown(), phase.phase_diagrams(ledger())
+def test_every_metric_is_the_ledgers(open_page, metric):
+    browser, (diagram,) = open_page(), phase.phase_diagrams(synthetic_ledger())
     browser.page.click(f"[value={metric}] + span")
-    for y, row in zip(panel.ys, cells(browser)):
-        for x, shown_value in zip(panel.xs, row):
-            found = filter(None, map(phase.test_metrics, panel.cells[y, x].records))
-            unit = 100 if metric in ("exact", "token") else 1
-            assert float(shown_value) / unit == pytest.approx(mean(r[metric] for r in found), rel=0.006, abs=0.005 * (unit > 1))
+    unit, absolute = (100, 0.005) if metric in ("exact", "token") else (1, 0)
+    for y, row in zip(diagram.ys, cell_numbers(browser)):
+        for x, number in zip(diagram.xs, row):
+            runs = filter(None, map(phase.test_metrics, diagram.cells[y, x].records))
+            expected = mean(metrics[metric] for metrics in runs)
+            assert float(number) / unit == pytest.approx(expected, rel=0.006, abs=absolute)
+
+
+def runs_counted(parts):
+    """The runs of a cell by its small texts, such as ["1/2", "1 killed"]"""
+    if "/" not in parts[0]:
+        return 1            # one run, which failed
+    others = [part for part in parts[1:] if not part.endswith("diverged")]      # these are scored
+    return int(parts[0].split("/")[1]) + sum(int(part.split()[0]) for part in others)
 
 
 @needs_browser
-def test_every_axis_is_offered_and_shows_every_run(shown):
-    browser = shown()
-    names = browser.run("[...document.querySelector('[data-name=rows]').options].map(each => each.text)")
-    assert {"dim", "length", "layers", "steps", "parameters", "FLOPs", "length tested"} == set(names)
+def test_every_axis_is_offered_and_shows_every_run(open_page):
+    browser = open_page()
+    axes = texts(browser, "[data-name=rows] option")
+    assert set(axes) == {"dim", "length", "layers", "steps", "parameters", "FLOPs", "length tested"}
     choose(browser, "columns", "length")
-    for name, rows in (("layers", 1), ("steps", 1), ("parameters", 5), ("FLOPs", 5)):       # of failed runs size is not known
-        choose(browser, "rows", name)
+    # Size is not known of failed runs, which have a row of their own.
+    for axis, rows in (("layers", 1), ("steps", 1), ("parameters", 5), ("FLOPs", 5)):
+        choose(browser, "rows", axis)
         choose(browser, "columns", "length")
-        if name in ("layers", "steps"):
+        if axis in ("layers", "steps"):
             choose(browser, "dim", "all together")
-        assert len(cells(browser)) == rows
-        counts = browser.run("[...document.querySelectorAll('td.cell small:first-of-type')].map(each => each.textContent)")
-        assert sum(int(count.partition("/")[2] or 1) for count in counts) == 36
+        assert len(cell_numbers(browser)) == rows
+        parts = browser.run("[...document.querySelectorAll('td.cell')].map(cell =>"
+                            "[...cell.querySelectorAll('small')].map(each => each.textContent))")
+        assert sum(map(runs_counted, parts)) == 36
 
 
 @needs_browser
-def test_a_combination_without_runs_cannot_be_chosen(shown):
-    kinds = [{"layers": 1, "qk_norm": True}, {"layers": 2, "qk_norm": True}, {"layers": 2, "qk_norm": False, "seed": 1},
-             {"layers": 2, "qk_norm": False}]
-    browser = shown([made(dim=dim, length=length, **kind) for dim in (8, 16) for length in (1, 2) for kind in kinds])
-    fixed = "[...document.querySelectorAll('#controls select')].slice(2).map(menu => menu.selectedOptions[0].text)"
-    assert browser.run(fixed) == ["2", "false"]         # what most runs have
+def test_a_combination_without_runs_cannot_be_chosen(open_page):
+    kinds = [{"layers": 1, "qk_norm": True}, {"layers": 2, "qk_norm": True},
+             {"layers": 2, "qk_norm": False, "seed": 1}, {"layers": 2, "qk_norm": False}]
+    browser = open_page([synthetic_record(dim=dim, length=length, **kind)
+                         for dim in (8, 16) for length in (1, 2) for kind in kinds])
+    fixed = ("[...document.querySelectorAll('#controls select')].slice(2)"
+             ".map(menu => menu.selectedOptions[0].text)")
+    assert browser.run(fixed) == ["2", "false"]         # as most runs
     choose(browser, "layers", "1")
-    assert browser.run(fixed) == ["1", "true"] and cells(browser) == [["100", "100"], ["100", "100"]]
+    assert browser.run(fixed) == ["1", "true"]
+    assert cell_numbers(browser) == [["100", "100"], ["100", "100"]]
 
 
-def drawn(browser, line):
+def line_points(browser, line):
     """The points of a line of a chart, as shares of the chart's width and height"""
     return browser.page.evaluate("""line => {
-        const numbers = path => path.getAttribute("d").match(/[0-9.]+/g).map(Number), path = document.querySelector(line);
-        const [left, top, foot, right] = numbers(path.closest("svg").querySelector(".axis")), points = numbers(path);
-        return points.flatMap((x, i) => i % 2 ? [] : [[(x - left) / (right - left), (foot - points[i + 1]) / (foot - top)]]);
+        const numbers = path => path.getAttribute("d").match(/[0-9.]+/g).map(Number);
+        const path = document.querySelector(line), points = numbers(path);
+        const [left, top, foot, right] = numbers(path.closest("svg").querySelector(".axis"));
+        const point = (x, y) => [(x - left) / (right - left), (foot - y) / (foot - top)];
+        return points.flatMap((x, i) => i % 2 ? [] : [point(x, points[i + 1])]);
     }""", line)
 
 
@@ -345,81 +445,104 @@ def dots(browser, figure):
     return browser.page.evaluate("""figure => {
         const axis = document.querySelector(`${figure} .axis`).getAttribute("d");
         const [left, top, foot, right] = axis.match(/[0-9.]+/g).map(Number);
-        return [...document.querySelectorAll(`${figure} svg[role=img] circle`)].map(({cx, cy}) =>
-            [(cx.baseVal.value - left) / (right - left), (foot - cy.baseVal.value) / (foot - top)]);
+        const circles = [...document.querySelectorAll(`${figure} svg[role=img] circle`)];
+        return circles.map(({cx, cy}) => [(cx.baseVal.value - left) / (right - left),
+                                          (foot - cy.baseVal.value) / (foot - top)]);
     }""", figure)
 
 
 @needs_browser
-def test_lines_are_drawn_where_the_numbers_are(shown):
-    record = made(0.8, dim=8, length=1)
-    browser, curve, tested = shown([record, made(0.5, dim=16, length=1)]), record["curve"], record["metrics"]["1"]
+def test_lines_are_drawn_where_the_numbers_are(open_page):
+    record = synthetic_record(0.8, dim=8, length=1)
+    browser = open_page([record, synthetic_record(0.5, dim=16, length=1)])
+    curve, metrics = record["curve"], record["metrics"]["1"]
     browser.page.click("[data-place='0 0']")
     end = curve[-1]["step"]
-    for chart, name in (("#cell figure svg:nth-of-type(2)", "exact"), ("#hidden figure:nth-of-type(4) svg", "induction")):
-        expected = [(point["step"] / end, max(point[name][1]) if name == "induction" else point[name]) for point in curve]
-        assert sum(drawn(browser, f"{chart} path.one"), []) == pytest.approx(sum(map(list, expected), []), abs=0.003)
+    exact = [(point["step"] / end, point["exact"]) for point in curve]
+    induction = [(point["step"] / end, max(point["induction"][1])) for point in curve]
+    for chart, points in (("#cell figure svg:nth-of-type(2)", exact),
+                          ("#hidden figure:nth-of-type(4) svg", induction)):
+        line = line_points(browser, f"{chart} path.one")
+        assert sum(line, []) == pytest.approx(sum(map(list, points), []), abs=0.003)
     highest = 1.05 * max(point["nll"] for point in curve)
-    losses = [y for _, y in drawn(browser, "#cell figure svg:nth-of-type(1) path.one")]
-    assert losses == pytest.approx([point["nll"] / highest for point in curve], rel=0.02, abs=0.01)
-    assert [y for _, y in dots(browser, "#mirage figure:first-child")] == pytest.approx([0.8, 0.5], abs=0.003)
-    for kind, name in (("one", "exact"), ("two", "p_length")):
-        assert drawn(browser, f"#mirage svg path.{kind}")[0][1] == pytest.approx(tested[name], abs=0.003)
+    losses = [y for _, y in line_points(browser, "#cell figure svg:nth-of-type(1) path.one")]
+    expected = [point["nll"] / highest for point in curve]
+    assert losses == pytest.approx(expected, rel=0.02, abs=0.01)
+    heights = [y for _, y in dots(browser, "#mirage figure:first-child")]
+    assert heights == pytest.approx([0.8, 0.5], abs=0.003)
+    for kind, metric in (("one", "exact"), ("two", "p_length")):
+        [(_, height), *_] = line_points(browser, f"#mirage svg path.{kind}")
+        assert height == pytest.approx(metrics[metric], abs=0.003)
 
 
 @needs_browser
-def test_charts_have_their_numbers_beside_them(shown):
-    records = [made(dim=dim, length=1, seed=seed) for dim in (8, 16) for seed in (0, 1)]
-    browser = shown(records)
+def test_charts_have_their_numbers_beside_them(open_page):
+    records = [synthetic_record(dim=dim, length=1, seed=seed) for dim in (8, 16) for seed in (0, 1)]
+    browser = open_page(records)
     browser.page.click("[data-place='1 0']")
     browser.page.click("#cell details summary")
     browser.page.click("#scaling details summary")
-    browser.page.wait_for_function("document.querySelectorAll('#cell details table, #scaling details table').length === 2")
-    rows = "[...document.querySelectorAll('{} tr')].map(row => [...row.children].map(each => each.textContent))"
+    browser.page.wait_for_function("document.querySelectorAll("
+                                   "'#cell details table, #scaling details table').length === 2")
+    rows = ("[...document.querySelectorAll('{} tr')].map(row =>"
+            "[...row.children].map(each => each.textContent))")
     head, *curve = browser.run(rows.format("#cell details"))
     points = next(record for record in records if record["config"]["dim"] == 16)["curve"]
-    assert [row[head.index("step")] for row in curve] == [str(point["step"]) for point in points]
-    assert [float(row[head.index("nll")]) for row in curve] == pytest.approx([point["nll"] for point in points], rel=0.006)
+    step, nll = head.index("step"), head.index("nll")
+    assert [row[step] for row in curve] == [str(point["step"]) for point in points]
+    expected = [point["nll"] for point in points]
+    assert [float(row[nll]) for row in curve] == pytest.approx(expected, rel=0.006)
     assert "previous, layer 1" in head
     head, *column = browser.run(rows.format("#scaling details"))
-    assert len(column) == 4 and {row[head.index("run")] for row in column} == {record["key"] for record in records}
+    key, score = head.index("run"), head.index("normalized score")
+    scores = {record["key"]: phase.normalized_score(record) for record in records}
+    assert len(column) == 4
+    assert {row[key]: float(row[score]) for row in column} == pytest.approx(scores, abs=1e-4)
 
 
 @needs_browser
-def test_other_dials_are_chosen_or_put_together(shown):
-    records = [made(SOLVED if layers == 2 else GUESSED, dim=dim, length=length, layers=layers)
+def test_other_dials_are_chosen_or_put_together(open_page):
+    records = [synthetic_record(SOLVED if layers == 2 else GUESSED, dim=dim, length=length,
+                                layers=layers)
                for dim in (8, 16) for length in (1, 2) for layers in (1, 2)]
-    browser = shown(records)
-    assert cells(browser) == [["0", "0"], ["0", "0"]]
+    browser = open_page(records)
+    assert cell_numbers(browser) == [["0", "0"], ["0", "0"]]
     choose(browser, "layers", "2")
-    assert cells(browser) == [["100", "100"], ["100", "100"]] and "length 1: always" in inner_text(browser, "verdicts")
+    assert cell_numbers(browser) == [["100", "100"], ["100", "100"]]
+    assert "length 1: always" in inner_text(browser, "verdicts")
     choose(browser, "layers", "all together")
-    assert cells(browser) == [["50", "50"], ["50", "50"]] and "Verdicts are given" in inner_text(browser, "verdicts")
+    assert cell_numbers(browser) == [["50", "50"], ["50", "50"]]
+    assert "Verdicts are given" in inner_text(browser, "verdicts")
 
 
 @needs_browser
-def test_the_learning_rate_is_chosen_by_validation(shown):
-    records = [made(SOLVED if (lr == 0.01) == (dim == 8) else GUESSED, dim=dim, lr=lr, seed=seed)
+def test_the_learning_rate_is_chosen_by_validation(open_page):
+    records = [synthetic_record(SOLVED if (lr == 0.01) == (dim == 8) else GUESSED, dim=dim, lr=lr,
+                                seed=seed)
                for dim in (8, 16) for lr in (0.001, 0.01) for seed in (0, 1)]
-    browser = shown(records)
+    browser = open_page(records)
     choose(browser, "columns", "length")
-    assert cells(browser) == [["100"], ["100"]]
+    assert cell_numbers(browser) == [["100"], ["100"]]
     choose(browser, "lr", "0.001")
-    assert cells(browser) == [["0"], ["100"]]
+    assert cell_numbers(browser) == [["0"], ["100"]]
 
 
 @needs_browser
-def test_the_learning_rate_is_chosen_by_all_digits(shown):
-    records = [made(exact, dim=dim, lr=lr) for dim in (8, 16) for exact, lr in ((GUESSED, 0.001), (SOLVED, 0.01))]
+def test_the_learning_rate_is_chosen_by_all_digits(open_page):
+    records = [synthetic_record(exact, dim=dim, lr=lr) for dim in (8, 16)
+               for exact, lr in ((GUESSED, 0.001), (SOLVED, 0.01))]
     for record in records:
-        record["curve"][-1] |= {"exact": 0.90004 if record["config"]["lr"] == 0.01 else 0.90001, "nll": 0.5}
-    assert cells(shown(records)) == [["100", "100"], ["100", "100"]]       # at the two lengths that they were tested on
+        best = record["config"]["lr"] == 0.01
+        record["curve"][-1] |= {"exact": 0.90004 if best else 0.90001, "nll": 0.5}
+    # At the two lengths that were tested
+    assert cell_numbers(open_page(records)) == [["100", "100"], ["100", "100"]]
 
 
-def older():
+def older_record():
     """A record from before some dials"""
-    record = made(dim=16)
-    for name in ("mixed", "options", "test_length", "positions", "position_range", "lr_floor"):
+    record = synthetic_record(dim=16)
+    newer = ("mixed", "options", "test_length", "positions", "position_range", "lr_floor")
+    for name in newer:
         del record["config"][name]
     return record
 
@@ -427,100 +550,118 @@ def older():
 STRANGE = {
     "an unknown task": lambda record: record["config"].update(task="dancing"),
     "no configuration": lambda record: record.pop("config"),
-    "no numbers": lambda record: record.pop("metrics"),
+    "no metrics": lambda record: record.pop("metrics"),
     "a number missing": lambda record: record["metrics"]["2"].pop("chance_exact"),
     "a list for a number": lambda record: record["config"].update(dim=[1]),
     "a number for a list": lambda record: record.update(curve=7),
-    "a setting that is no number": lambda record: record["config"].update(dim=float("nan")),
-    "a size that is no number": lambda record: record.update(parameters="many"),
+    "a setting that is not a number": lambda record: record["config"].update(dim=float("nan")),
+    "a size that is not a number": lambda record: record.update(parameters="many"),
 }
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_what_is_no_record_is_left_out_and_counted(name):
-    strange = made(dim=32)
+def test_unreadable_records_are_left_out_and_counted(name):
+    strange = synthetic_record(dim=32)
     STRANGE[name](strange)
-    records, left_out = page.readable_records([made(), strange, made(seed=1)])
-    assert [record["seed"] for record in records] == [0, 1]
-    why = "task 'dancing' is unknown" if name == "an unknown task" else "a field is missing or of another kind"
-    assert left_out == {why: 1}
+    records = [synthetic_record(), strange, synthetic_record(seed=1)]
+    readable, left_out = page.readable_records(records)
+    assert [record["seed"] for record in readable] == [0, 1]
+    other = "a field is missing or of another kind"
+    reason = "task 'dancing' is unknown" if name == "an unknown task" else other
+    assert left_out == {reason: 1}
 
 
 @needs_browser
-def test_what_was_left_out_is_said_and_older_records_are_shown(shown):
-    strange = made(dim=32)
+def test_left_out_records_are_counted_and_older_ones_are_shown(open_page):
+    strange = synthetic_record(dim=32)
     del strange["seconds"]
-    browser = shown([made(dim=16, positions="random"), older(), strange])
+    browser = open_page([synthetic_record(dim=16, positions="random"), older_record(), strange])
     assert "1 record left out: a field is missing" in inner_text(browser, "about")
     assert "2 runs of addition" in inner_text(browser, "about")
-    assert "n/a" in browser.run("[...document.querySelector('[data-name=mixed]').options].map(each => each.text)")
-    assert "no runs" in shown([strange]).run("document.body.innerText")
+    assert "n/a" in texts(browser, "[data-name=mixed] option")
+    assert "no runs" in open_page([strange]).run("document.body.innerText")
 
 
 @needs_browser
-def test_hostile_strings_stay_text(shown):
-    record = made(GUESSED, dim=8, length=2)
+def test_hostile_strings_stay_text(open_page):
+    record = synthetic_record(GUESSED, dim=8, length=2)
     record["key"] = HOSTILE
-    failed = made(status="killed", dim=16, length=2)
+    failed = synthetic_record(status="killed", dim=16, length=2)
     failed["reason"] = failed["config"]["options"] = failed["config"]["variant"] = HOSTILE
-    browser = shown([record, failed], HOSTILE)
-    assert browser.run("document.title").split() == HOSTILE.split() and browser.run("document.images.length") == 0
+    browser = open_page([record, failed], HOSTILE)
+    assert browser.run("document.title").split() == HOSTILE.split()
+    assert browser.run("document.images.length") == 0
     assert inner_text(browser, "title") == HOSTILE and "onerror" in inner_text(browser, "cell")
     assert browser.run("document.scripts.length") == 2
 
 
 @needs_browser
-def test_long_strings_do_not_widen_the_page(shown):
-    records = [made(exact, dim=dim) for dim in (8, 16) for exact in (SOLVED, GUESSED)]
+def test_long_strings_do_not_widen_the_page(open_page):
+    records = [synthetic_record(exact, dim=dim) for dim in (8, 16) for exact in (SOLVED, GUESSED)]
     for i, record in enumerate(records):
         record["config"]["options"], record["key"] = f"{i % 2}" + "x" * 3000, f"{i}" + "y" * 3000
-    failed = made(status="killed", dim=16)
+    failed = synthetic_record(status="killed", dim=16)
     failed["reason"] = "z" * 3000
-    browser = shown([*records, failed], "t" * 3000)
+    browser = open_page([*records, failed], "t" * 3000)
     for width in (400, 1000):
         browser.resize(width)
-        for task in ("rows", "columns"):
-            choose(browser, task, "options")
+        for axis in ("rows", "columns"):
+            choose(browser, axis, "options")
             assert browser.run("document.documentElement.scrollWidth") == width
 
 
-@needs_browser
-def test_tasks_without_right_answers(shown):
-    def distribution(task, nll, layers, reference):
-        record = made(0.0, task=task, dim=16, layers=layers, length=None)
-        panel = next(iter(record["metrics"].values())) | {"nll": nll, "edit": None, "chance_exact": 0.0}
-        panel |= {"reference": {"bigram": reference}} if reference else {}
-        return record | {"metrics": {str(record["config"]["length"]): panel}}
+def distribution_record(task, nll, layers, reference):
+    """A run of a task without right answers"""
+    record = synthetic_record(0.0, task=task, dim=16, layers=layers, length=None)
+    metrics = next(iter(record["metrics"].values()))
+    metrics = metrics | {"nll": nll, "edit": None, "chance_exact": 0.0}
+    if reference:
+        metrics["reference"] = {"bigram": reference}
+    return record | {"metrics": {str(record["config"]["length"]): metrics}}
 
-    browser = shown([distribution("markov", 0.9 + 0.2 * (layers == 1), layers, 0.89) for layers in (1, 2)]
-                    + [distribution("text", 1.2, layers, None) for layers in (1, 2)])
-    assert cells(browser) == [["0"], ["100"]] and "the best there can be" in inner_text(browser, "mirage")
+
+@needs_browser
+def test_tasks_without_right_answers(open_page):
+    browser = open_page(
+        [distribution_record("markov", nll, layers, 0.89) for layers, nll in ((1, 1.1), (2, 0.9))]
+        + [distribution_record("text", 1.2, layers, None) for layers in (1, 2)])
+    assert cell_numbers(browser) == [["0"], ["100"]]
+    assert "lowest possible" in inner_text(browser, "mirage")
     choose(browser, "task", "text")
     assert browser.run("document.querySelector('[value=success]').disabled")
-    assert cells(browser) == [["1.2"], ["1.2"]] and "no right answers" in inner_text(browser, "verdicts")
+    assert cell_numbers(browser) == [["1.2"], ["1.2"]]
+    assert "no right answers" in inner_text(browser, "verdicts")
 
 
 @needs_browser
-def test_a_run_alone_failed_runs_alone_and_no_run(shown):
-    assert cells(shown([made()])) == [["100", "100"]]       # at the lengths on which it was tested
-    assert cells(shown([made(status="timeout")])) == [["0"]]
-    assert "no runs" in shown([]).run("document.body.innerText")
-    hollow = made()
-    hollow["metrics"] = {"2": {"n": 0} | dict.fromkeys(("token", "exact", "nll", "brier", "edit", "p_length"))}
+def test_a_run_alone_failed_runs_alone_and_no_run(open_page):
+    # At the two lengths that were tested
+    assert cell_numbers(open_page([synthetic_record()])) == [["100", "100"]]
+    assert cell_numbers(open_page([synthetic_record(status="diverged")])) == [["0"]]
+    browser = open_page([synthetic_record(status="timeout")])
+    assert cell_numbers(browser) == [["n/a"]] and texts(browser, "td.cell small") == ["timeout"]
+    assert inner_text(browser, "h-cell").endswith("no run finished")
+    assert "no runs" in open_page([]).run("document.body.innerText")
+    hollow = synthetic_record()
+    names = ("token", "exact", "nll", "brier", "edit", "p_length")
+    hollow["metrics"] = {"2": {"n": 0} | dict.fromkeys(names)}
     hollow["curve"] = []
-    browser = shown([hollow])
-    assert cells(browser) == [["n/a"]] and "Nothing of the kind was recorded" in inner_text(browser, "hidden")
+    browser = open_page([hollow])
+    assert cell_numbers(browser) == [["n/a"]]
+    assert "No such numbers were recorded" in inner_text(browser, "hidden")
 
 
 @needs_browser
-def test_narrow_dark_and_printed(shown):
-    browser = shown()
+def test_narrow_dark_and_printed(open_page):
+    browser = open_page()
     browser.run("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    targets = "select, button, summary, .pills span, td.cell"
+    sizes = (f"[...document.querySelectorAll('{targets}')]"
+             ".map(each => Math.min(each.offsetWidth, each.offsetHeight))")
     for width in (400, 320, 1000):
         browser.resize(width)
         assert browser.run("document.documentElement.scrollWidth") == width
-        assert browser.run("Math.min(...[...document.querySelectorAll('select, button, summary, .pills span, td.cell')]"
-                           ".map(each => Math.min(each.offsetWidth, each.offsetHeight)))") >= 24
+        assert min(browser.run(sizes)) >= 24
     grounds = set()
     for scheme in ("light", "dark"):
         browser.page.emulate_media(color_scheme=scheme)
@@ -531,36 +672,39 @@ def test_narrow_dark_and_printed(shown):
     assert browser.page.pdf().startswith(b"%PDF-")
     assert browser.run("[...document.querySelectorAll('#yet details')].every(each => each.open)")
     browser.page.emulate_media(media="print")
-    assert browser.run("getComputedStyle(document.getElementById('controls')).display") == "none"
+    form = "getComputedStyle(document.getElementById('controls')).display"
+    assert browser.run(form) == "none"
     browser.page.emulate_media(media="screen", color_scheme="light")
 
 
 @needs_browser
-def test_colours_are_told_apart_without_seeing_colours(shown):
-    browser = shown()
+def test_colours_differ_in_lightness_and_lines_in_dashes(open_page):
+    """For readers who do not see colours."""
+    browser = open_page()
     lights = browser.run("""Array.from({length: 21}, (_, i) => shade(i / 20).back.match(/[0-9]+/g)
         .reduce((sum, c, k) => sum + c * [0.2126, 0.7152, 0.0722][k], 0))""")
     assert lights == sorted(lights) and lights[-1] > 5 * lights[0]
-    dashes = {browser.run(f"getComputedStyle(document.querySelector('path.{kind}')).strokeDasharray")
-              for kind in ("one", "two", "three")}
-    assert len(dashes) == 3
+    dash = "getComputedStyle(document.querySelector('path.{}')).strokeDasharray"
+    assert len({browser.run(dash.format(kind)) for kind in ("one", "two", "three")}) == 3
 
 
 def lowest_contrast(browser):
-    """Of all text that stands on the page: the smallest ratio of the lightness of letters and their ground (WCAG 2)"""
+    """The lowest contrast of any text of the page with its ground (WCAG 2)"""
     return browser.run("""(() => {
         const linear = c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-        const light = colour => colour.match(/[0-9.]+/g).slice(0, 3).map(c => linear(Number(c) / 255))
+        const channels = colour => colour.match(/[0-9.]+/g).slice(0, 3);
+        const light = colour => channels(colour).map(c => linear(Number(c) / 255))
             .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
         const ground = element => {
             const colour = getComputedStyle(element).backgroundColor;
             return colour.endsWith(", 0)") ? ground(element.parentElement) : colour;
         };
-        const texts = document.body.querySelectorAll(
-            "h1, h2, h3, p, th, td, small, code, li, button, select, summary, legend, text, .key span, .pills span");
+        const texts = document.body.querySelectorAll("h1, h2, h3, p, th, td, small, code, li, " +
+            "button, select, summary, legend, text, .key span, .pills span");
         const ratios = [...texts].map(element => {
             const style = getComputedStyle(element), svg = element.tagName === "text";
-            const [a, b] = [light(svg ? style.fill : style.color), light(ground(svg ? element.closest(".card") : element))];
+            const a = light(svg ? style.fill : style.color);
+            const b = light(ground(svg ? element.closest(".card") : element));
             return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
         });
         return Math.min(...ratios);
@@ -568,64 +712,21 @@ def lowest_contrast(browser):
 
 
 @needs_browser
-def test_parts_have_names_for_those_who_hear_the_page(shown):
-    browser = shown()
-    assert browser.run("[...document.querySelectorAll('svg[role=img], [role=grid], [role=gridcell], form')]"
+def test_parts_have_names_for_those_who_hear_the_page(open_page):
+    browser = open_page()
+    labelled = "svg[role=img], [role=grid], [role=gridcell], form"
+    assert browser.run(f"[...document.querySelectorAll('{labelled}')]"
                        ".every(element => element.getAttribute('aria-label'))")
-    assert browser.run("[...document.querySelectorAll('section')].every(each => document.getElementById("
-                       "each.getAttribute('aria-labelledby')).textContent)")
+    assert browser.run("[...document.querySelectorAll('section')].every(each => document"
+                       ".getElementById(each.getAttribute('aria-labelledby')).textContent)")
     assert browser.run("document.querySelector('[data-place=\"1 0\"]').ariaLabel") == \
         "dim 16, length 1: success 100 percent, 3/3, frontier"
 
 
 @needs_browser
 def test_the_browser_notices_errors_and_requests(browser, tmp_path):
-    (tmp_path / "bad.html").write_text("<img src='nowhere.png'><script>console.error('oh'); throw 1;</script>")
+    bad = "<img src='nowhere.png'><script>console.error('oh'); throw 1;</script>"
+    (tmp_path / "bad.html").write_text(bad)
     browser.open(tmp_path / "bad.html")
-    assert len(browser.errors) >= 2 and any(url.endswith("nowhere.png") for url in browser.requests)
-
-
-# ---- causes ----------------------------------------------------------------------------------------------------------
-
-
-def flat(nll, loss, **config):
-    """A run that learnt nothing, whose curve is given"""
-    record = made(GUESSED, **config)
-    record["curve"] = [{"step": i, "nll": a, "loss": b, "exact": 0.0} for i, (a, b) in enumerate(zip(nll, loss))]
-    return record
-
-
-STILL = [2.0] * 12
-CAUSES = {
-    "unfinished": made(status="killed"),
-    "lr, diverged": made(status="diverged"),
-    "lr, a spike": flat([2, 1, 0.8, 0.8, 1.9, 1.5, 1.2, 1, 1, 1, 1, 1], [2, 1, 0.8, 0.8, 1.9, 1.5, 1.2, 1, 1, 1, 1, 1]),
-    "data": flat([2, 2, 2, 2.5, 3, 4, 5, 6, 6, 6, 6, 6], [2, 2, 2, 1.5, 1, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]),
-    "steps": flat([2 - 0.05 * i for i in range(12)], [2 - 0.05 * i for i in range(12)]),
-    "width": flat(STILL, STILL, dim=8),
-    "depth": flat(STILL, STILL, dim=64, layers=1),
-    "unknown": flat(STILL, STILL, dim=96),
-    "unknown, half of the loss being END's": flat(STILL, [1.0] * 12, dim=96),
-}
-
-
-@pytest.mark.parametrize("name", CAUSES)
-def test_causes_of_curves_made_by_hand(name):
-    found = cause(CAUSES[name], learnt=[made(dim=64), made(dim=128, length=1)])
-    assert found.name == name.split(",")[0] and found.evidence and found.remedy
-
-
-def test_lengths_beyond_trainings_are_a_matter_of_positions():
-    record = made(length=2, test_length=4)
-    record["metrics"]["4"] = copy.deepcopy(record["metrics"]["2"]) | {"exact": 0.02}
-    assert cause(record).name == "positions" and "length 4" in cause(record).evidence
-    record["metrics"]["4"]["exact"] = 1.0
-    assert cause(record).name != "positions"
-
-
-def test_not_yet_lists_the_settings_that_no_seed_learnt():
-    found = {each["where"]: each for each in page.not_yet(ledger())}
-    never = [f"dim {dim}, length 3" for dim in (8, 32, 64)]
-    assert set(found) == {"dim 8, length 1", "dim 8, length 2", "dim 16, length 2", *never}
-    assert found["dim 8, length 2"]["cause"] == "width" and found["dim 64, length 3"]["cause"] in ("unknown", "lr")
-    assert page.not_yet([made()]) == []
+    assert len(browser.errors) >= 2
+    assert any(url.endswith("nowhere.png") for url in browser.requests)

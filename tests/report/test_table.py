@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from helpers import refused
-from test_page import GUESSED, SOLVED, made
+from synthetic import GUESSED, SOLVED, synthetic_record
 
 from minitron.__main__ import main
 from minitron.base.environment import ROOT
@@ -26,8 +26,9 @@ def cells(line):
 
 def runs(**changes):
     """Records of SPEC: dim 16 learns it"""
-    return [made(SOLVED if dim == 16 else GUESSED, dim=dim, variant=variant, seed=seed, **changes)
-            for dim in (8, 16) for variant in ("plain", "reversed") for seed in (0, 1)]
+    return [synthetic_record(exact, dim=dim, variant=variant, seed=seed, **changes)
+            for dim, exact in ((8, GUESSED), (16, SOLVED)) for variant in ("plain", "reversed")
+            for seed in (0, 1)]
 
 
 def test_rows_are_cells_and_columns_are_seeds():
@@ -44,7 +45,7 @@ def test_rows_of_tables_name_their_own_dials():
     """In the order of the spec; learning rates of all cells are columns."""
     spec = {"task": "addition", "length": 2, "tied": False, "lr": [0.5, 0.001], "seed": 3,
             "cells": [{"dim": 16}, {"dim": [4, 8], "tied": True}]}
-    records = [made(dim=dim, tied=dim != 16, lr=lr, seed=3) for dim in (4, 8, 16)
+    records = [synthetic_record(dim=dim, tied=dim != 16, lr=lr, seed=3) for dim in (4, 8, 16)
                for lr in (0.5, 0.001)]
     first, _, head, _, *rows = lines(spec, records)
     assert "--no-tied" in first and "--lr" not in first
@@ -55,8 +56,8 @@ def test_rows_of_tables_name_their_own_dials():
 
 def test_runs_that_are_missing_or_failed():
     """A row without runs is left out; the parameters of a failed run are not known."""
-    records = [made(dim=16, variant="plain", seed=1), made(status="killed", dim=8, variant="plain"),
-               made(status="diverged", dim=8, variant="plain", seed=1)]
+    records = [synthetic_record(status=status, dim=dim, variant="plain", seed=seed)
+               for status, dim, seed in (("ok", 16, 1), ("killed", 8, 0), ("diverged", 8, 1))]
     _, _, _, _, *rows = lines(SPEC, records)
     assert [cells(row) for row in rows] == [
         ["--dim 16 --variant plain", "6,144", "2,500", "0.2", "", "99.0%"],
@@ -170,7 +171,7 @@ def test_tables_are_printed_with_an_empty_line_between(tmp_path, capsys):
     specs = [tmp_path / "a_b.toml", tmp_path / "c.toml"]
     for spec in specs:
         spec.write_text('task = "addition"\nlength = 2\ndim = 8\nseeds = 1\n')
-        append_line(spec.with_suffix(".jsonl"), json.dumps(made()))
+        append_line(spec.with_suffix(".jsonl"), json.dumps(synthetic_record()))
     assert main(["report", "--markdown", *map(str, specs)]) == 0
     tables = capsys.readouterr().out.split("\n\n`")
     assert len(tables) == 2

@@ -1,4 +1,4 @@
-"""The verdict on a sweep: rules by hand, thresholds on the edge, and errors on ledgers whose truth is known."""
+"""The verdict on a sweep: cases by hand, thresholds on the edge, errors where truth is known."""
 import importlib.util
 import math
 import sys
@@ -33,7 +33,8 @@ def below(x):
 
 def rows(values):
     """(n, 3), of n settings that are three equal seeds, or a tuple of three"""
-    return np.array([value if isinstance(value, tuple) else (value,) * 3 for value in values], float)
+    seeds = [value if isinstance(value, tuple) else (value,) * 3 for value in values]
+    return np.array(seeds, float)
 
 
 def pair(value):
@@ -41,8 +42,8 @@ def pair(value):
     return value, NAN, value
 
 
-def of(exact, nll=None):
-    """rule() of such rows.      nll: that of a plateau at 2, unless told otherwise"""
+def rule_of(exact, nll=None):
+    """rule() of such rows.      nll: by default that of a plateau at 2"""
     exact = rows(exact)
     return rule(exact, 2 * (1 - exact) if nll is None else rows(nll))
 
@@ -65,7 +66,8 @@ BY_HAND = {
     "two steps": ([0, 0, 0.5, 1, 1], None, "jump", (1, 3)),
     "three steps": ([0, 0, 1 / 3, 2 / 3, 1], None, "gradual", (1, 4)),
     "from above 0, slowly": ([0.3, 0.5, 0.7, 0.95], None, "gradual", (0, 3)),
-    "rises by exactly as much as a jump": ([0, 0, 0.4, pair(0.8), 0.85, 0.95], None, "jump", (1, 5)),
+    "rises by exactly as much as a jump":
+        ([0, 0, 0.4, pair(0.8), 0.85, 0.95], None, "jump", (1, 5)),
     "rises by a little less": ([0, 0, 0.4, pair(below(0.8)), 0.85, 0.95], None, "gradual", (1, 5)),
     "not quite near 0 any more": ([0, 0, pair(0.1), 1, 1], None, "jump", (1, 3)),
     "still near 0": ([0, 0, pair(below(0.1)), 1, 1], None, "jump", (2, 3)),
@@ -81,12 +83,14 @@ BY_HAND = {
     "half of nll's gain is hidden": ([0, 0, 0, 1], [2, 1.5, 1, 0], "mirage", (2, 3)),
     "less than half": ([0, 0, 0, 1], [2, 1.5, 1.01, 0], "jump", (2, 3)),
     "nll as fast as it must before": ([0, 0, 0, 1], [3, 1.75, 1.25, 0], "mirage", (2, 3)),
-    "half as fast, for the rise takes two steps": ([0, 0, 0, 0.5, 1], [3, 1.3, 1, 0.5, 0], "mirage", (2, 4)),
+    "half as fast, for the rise takes two steps":
+        ([0, 0, 0, 0.5, 1], [3, 1.3, 1, 0.5, 0], "mirage", (2, 4)),
     "a plateau before": ([0, 0, 0, 1], [3, 1.7, 1.25, 0], "jump", (2, 3)),
     "one step down before, slope or plateau": ([0, 0, 1, 1], [2, 0.9, 0, 0], "unclear", (1, 2)),
     "the same, a slow rise": ([0, 0, 0.4, 0.7, 0.95], [2, 0.6, 0.3, 0.1, 0], "mirage", (1, 4)),
     "nll is the same everywhere": ([0, 0, 1, 1], [1, 1, 1, 1], "unclear", (1, 2)),
-    "the same, a slow rise of exact match": ([0, 0.25, 0.5, 0.75, 1], [1, 1, 1, 1, 1], "unclear", (0, 4)),
+    "the same, a slow rise of exact match":
+        ([0, 0.25, 0.5, 0.75, 1], [1, 1, 1, 1, 1], "unclear", (0, 4)),
     "nll rises": ([0, 0, 1, 1], [1, 1.5, 2, 2], "unclear", (1, 2)),
     "nll rises from the best there is": ([0, 0, 0, 1, 1], [2, 0.5, 0.6, 1, 1], "unclear", (2, 3)),
     "nll was higher while training was memorised": ([0, 0, 1, 1], [2, 6, 0, 0], "jump", (1, 2)),
@@ -95,12 +99,16 @@ BY_HAND = {
     "at one, where it begins": ([0, 0, (0, 0, 1), 1, 1], None, "jump", (1, 3)),
     "at one, beyond where all have learnt it": ([0, 0, 1, (0, 1, 1), 1], None, "luck", None),
     "at one, below where none has": ([0, 0, 0, (0, 0, 1), 0], None, "luck", None),
-    "at two, but exactly half is no failure": ([0, (0.5, 0.5, 1), (0.5, 1, 1), 1], None, "unclear", (0, 3)),
-    "at two, just below half": ([0, (below(0.5), 0.5, 1), (below(0.5), 1, 1), 1], None, "luck", None),
+    "at two, but exactly half is not a failure":
+        ([0, (0.5, 0.5, 1), (0.5, 1, 1), 1], None, "unclear", (0, 3)),
+    "at two, just below half":
+        ([0, (below(0.5), 0.5, 1), (below(0.5), 1, 1), 1], None, "luck", None),
 
     "a run diverged beyond": ([0, 0, 1, (0, 1, 1), 1], [2, 2, 0, (NAN, 0, 0), 0], "jump", (1, 2)),
-    "a run's nll is infinite": ([0, 0, 1, (0, 1, 1), 1], [2, 2, 0, (math.inf, 0, 0), 0], "jump", (1, 2)),
-    "a run diverged where all others have learnt it": ([1, (0, 1, 1)], [0, (NAN, 0, 0)], "always", None),
+    "a run's nll is infinite":
+        ([0, 0, 1, (0, 1, 1), 1], [2, 2, 0, (math.inf, 0, 0), 0], "jump", (1, 2)),
+    "a run diverged where all others have learnt it":
+        ([1, (0, 1, 1)], [0, (NAN, 0, 0)], "always", None),
     "a setting where all diverged, beside learnt ones": ([1, 1, 0], [0, 0, NAN], "unclear", None),
     "the first setting diverged": ([0, 0, 0, 1, 1], [NAN, 2, 2, 0, 0], "jump", (2, 3)),
     "a setting in between diverged": ([0, 0, 0, 1, 1], [2, 2, NAN, 0, 0], "jump", (1, 3)),
@@ -113,8 +121,8 @@ BY_HAND = {
 @pytest.mark.parametrize("case", BY_HAND)
 def test_rules_by_hand(case):
     exact, nll, name, window = BY_HAND[case]
-    *found, hidden = of(exact, nll)
-    assert found == [name, window] and 0 <= hidden <= 1
+    *name_and_window, hidden = rule_of(exact, nll)
+    assert name_and_window == [name, window] and 0 <= hidden <= 1
 
 
 def test_one_failure_among_many_seeds_is_luck_though_the_average_is_learnt():
@@ -126,26 +134,29 @@ def test_a_clear_case_is_sure_and_names_its_settings():
     exact = rows([0, 0, 1, 1])
     assert verdict([8, 16, 32, 64], exact, 2 - 1.5 * exact) == ("jump", 1.0, (16, 32), 0.0)
     exact = rows([0, 0, 0, 1])
-    assert verdict([8, 16, 32, 64], exact, rows([2, 1.5, 0.5, 0])) == ("mirage", 1.0, (32, 64), 0.75)
+    nll = rows([2, 1.5, 0.5, 0])
+    assert verdict([8, 16, 32, 64], exact, nll) == ("mirage", 1.0, (32, 64), 0.75)
     assert verdict([8], rows([1]), rows([0])) == ("always", 1.0, None, 0.0)
 
 
 def test_confidence_is_the_share_of_resampled_seeds_that_agree():
     exact = rows([0, 0, 1, (0, 1, 1), 1])
-    found = verdict(range(5), exact, 1 - exact)
-    assert found.name == "luck" and found.confidence == pytest.approx(2 / 3, abs=0.1)       # 1 - (1/3)**3 - (2/3)**3
-    assert found == verdict(range(5), exact, 1 - exact)
+    luck = verdict(range(5), exact, 1 - exact)
+    assert luck.name == "luck"
+    assert luck.confidence == pytest.approx(2 / 3, abs=0.1)         # 1 - (1/3)**3 - (2/3)**3
+    assert luck == verdict(range(5), exact, 1 - exact)
     assert verdict(range(5), exact[:, ::-1], 1 - exact[:, ::-1]).name == "luck"
 
 
-def test_confidence_counts_only_runs_that_there_are():
+def test_confidence_counts_only_runs_that_exist():
     exact = rows([(NAN, 0, NAN), (NAN, NAN, 0), (0, 1, NAN), (NAN, 1, 1)])
-    found = verdict(range(4), exact, 1 - exact)             # of (0, 1), any draw leaves a jump
-    assert found[:3] == ("jump", 1.0, (1, 3))
+    # Of (0, 1), any draw leaves a jump.
+    assert verdict(range(4), exact, 1 - exact)[:3] == ("jump", 1.0, (1, 3))
     exact[2, 2] = 1
     assert verdict(range(4), exact, 1 - exact).confidence == 1.0
-    exact = rows([0, 0, (0, 1, NAN), (0, 1, NAN), 1])       # each mixed in half of the draws; luck where both are, or one of them
-    assert verdict(range(5), exact, 1 - exact).confidence == pytest.approx(1 / 2, abs=0.1)      # beyond or below a clear one
+    # Each is mixed in half of the draws; luck where both are, or one beyond or below a clear one.
+    exact = rows([0, 0, (0, 1, NAN), (0, 1, NAN), 1])
+    assert verdict(range(5), exact, 1 - exact).confidence == pytest.approx(1 / 2, abs=0.1)
 
 
 def test_one_seed_has_no_confidence():
@@ -156,33 +167,38 @@ def test_one_seed_has_no_confidence():
     assert verdict([8], [[NAN]], [[NAN]]) == ("unclear", None, None, 0.0)
 
 
-# ---- ledgers whose truth is known ------------------------------------------------------------------------------------
+# ---- ledgers whose truth is known -----------------------------------------------------------
 
 
-def measured(truth, shape):
-    """Percent told rightly, and wrongly, as results/bench/verdict.txt has it"""
+def documented(truth, shape):
+    """Percent right and percent wrong, as results/bench/verdict.txt has them"""
     lines = RESULTS[RESULTS.index("**By shape**"):].splitlines()
-    head, row = (next(line for line in lines if line.startswith(f"| {start} |")).split("|") for start in ("truth", truth))
+    head, row = (next(line for line in lines if line.startswith(f"| {start} |")).split("|")
+                 for start in ("truth", truth))
     return map(float, row[head.index(f" {bench.label(shape)} ")].split("/"))
 
 
 @pytest.mark.parametrize("truth", bench.TRUTHS)
 @pytest.mark.parametrize("shape", [(6, 3), (6, 5)], ids=bench.label)
 def test_verdicts_are_as_right_as_the_documentation_says(truth, shape):
-    right, wrong = measured(truth, shape)
+    right, wrong = documented(truth, shape)
     assert right >= 80 and wrong <= 10
-    names = bench.told(truth, shape, bench.WORLDS["plain"], 200)
-    told = 100 * names.count(truth) / 200, 100 * sum(name not in (truth, "unclear") for name in names) / 200
-    assert told[0] >= right - 2 and told[1] <= wrong + 2, {name: names.count(name) for name in set(names)}
+    names = bench.verdict_names(truth, shape, bench.WORLDS["plain"], 200)
+    mistakes = sum(name not in (truth, "unclear") for name in names)
+    counts = {name: names.count(name) for name in set(names)}
+    assert 100 * names.count(truth) / 200 >= right - 2 and 100 * mistakes / 200 <= wrong + 2, counts
 
 
 def test_losses_of_runs_and_the_chance_level_come_from_the_records():
     r = np.random.default_rng(0)
     world = bench.WORLDS["lossy"]._replace(diverged=0.3, missing=0.3)
-    settings, exact, nll = bench.column(bench.ledger("always", r, 8, 5, world))
-    assert settings == [8 * 2**i for i in range(8)] and 0 < np.isnan(exact).sum() < (np.isnan(nll)).sum()
-    assert (exact[np.isnan(nll) & ~np.isnan(exact)] == 0).all() and (exact[~np.isnan(nll)] > 0.8).all()
-    _, exact, nll = bench.column(bench.ledger("not yet", r, 8, 5, bench.WORLDS["parity"]))
+    settings, exact, nll = bench.column_scores(bench.ledger("always", r, 8, 5, world))
+    assert settings == [8 * 2**i for i in range(8)]
+    is_missing, has_no_nll = np.isnan(exact), np.isnan(nll)
+    assert 0 < is_missing.sum() < has_no_nll.sum()
+    assert (exact[has_no_nll & ~is_missing] == 0).all() and (exact[~has_no_nll] > 0.8).all()
+    records = bench.ledger("not yet", r, 8, 5, bench.WORLDS["parity"])
+    _, exact, nll = bench.column_scores(records)
     assert abs(exact[0].mean()) < 0.1 and nll[0].mean() == pytest.approx(math.log(2), abs=0.01)
 
 
@@ -191,8 +207,10 @@ def test_the_documentation_quotes_the_tables():
     assert command == "python bench/verdict.py" and command in DOCS and tables.strip() in DOCS
 
 
-def test_there_is_no_verdict_along_names():
-    found = [bench.record(bench.config("addition") | {"variant": variant}, bench.WORLDS["plain"], 0.0, 1.0, 0.0, False)
-             for variant in ("plain", "reversed")]
-    [panel] = phase.phase_diagrams(found)
-    assert panel.ys == ["plain", "reversed"] and text.verdict_sentence(panel, None) == "no verdict: variant has no order"
+def test_names_get_no_verdict():
+    config, world = bench.config("addition"), bench.WORLDS["plain"]
+    records = [bench.record(config | {"variant": variant}, world, 0.0, 1.0, 0.0, False)
+               for variant in ("plain", "reversed")]
+    [diagram] = phase.phase_diagrams(records)
+    assert diagram.ys == ["plain", "reversed"]
+    assert text.verdict_sentence(diagram, None) == "no verdict: variant has no order"

@@ -1,4 +1,4 @@
-"""A sweep's cells: lists and ranges of values, every combination once, the cheapest first, and what they should take."""
+"""A sweep's cells: lists and ranges of values, every combination once, estimated times."""
 import itertools
 
 import pytest
@@ -10,25 +10,45 @@ from minitron.sweep import grid
 from minitron.training.cells import step_seconds
 
 
-@pytest.mark.parametrize("name, given, found", [
-    ("dim", "8,16,32", [8, 16, 32]), ("dim", "1-4", [1, 2, 3, 4]), ("dim", "2, 4-6", [2, 4, 5, 6]),
-    ("dim", [8, "10-11"], [8, 10, 11]), ("dim", 8, [8]), ("lr", "0.001,1e-2", [0.001, 0.01]), ("lr", [1, 0.5], [1.0, 0.5]),
+@pytest.mark.parametrize("name, given, values", [
+    ("dim", "8,16,32", [8, 16, 32]),
+    ("dim", "1-4", [1, 2, 3, 4]),
+    ("dim", "2, 4-6", [2, 4, 5, 6]),
+    ("dim", [8, "10-11"], [8, 10, 11]),
+    ("dim", 8, [8]),
+    ("lr", "0.001,1e-2", [0.001, 0.01]),
+    ("lr", [1, 0.5], [1.0, 0.5]),
     ("lr", 3, [3.0]),
-    ("variant", "plain, reversed", ["plain", "reversed"]), ("qk_norm", "yes,no", [True, False]),
-    ("tied", [True, "no"], [True, False]), ("tied", False, [False]),
-    ("options", "k=2;k=3,world=1", ["k=2", "k=3,world=1"]), ("options", "k=2", ["k=2"]),
+    ("variant", "plain, reversed", ["plain", "reversed"]),
+    ("qk_norm", "yes,no", [True, False]),
+    ("tied", [True, "no"], [True, False]),
+    ("tied", False, [False]),
+    ("options", "k=2;k=3,world=1", ["k=2", "k=3,world=1"]),
+    ("options", "k=2", ["k=2"]),
 ])
-def test_values_are_what_is_written(name, given, found):
-    assert grid.dial_values(name, given) == found
-    assert all(type(value) is grid.dials()[name] for value in found)
+def test_values_are_the_ones_given(name, given, values):
+    assert grid.dial_values(name, given) == values
+    assert all(type(value) is grid.dials()[name] for value in values)
 
 
 @pytest.mark.parametrize("name, given, words", [
-    ("dim", "8,8", "once"), ("dim", "", "--dim '' is not a whole number"), ("dim", "8,,9", "--dim ''"), ("dim", "x", "--dim 'x'"),
-    ("dim", "9-8", "not an increasing range"), ("dim", "1-2000", "at most 1,000 numbers"), ("dim", "8.5", "8.5"), ("dim", 8.5, "8.5"),
-    ("dim", True, "True"), ("dim", [], "no value"), ("dim", [[1]], r"\[1\]"), ("dim", {"a": 1}, "a"),
+    ("dim", "8,8", "once"),
+    ("dim", "", "--dim '' is not a whole number"),
+    ("dim", "8,,9", "--dim ''"),
+    ("dim", "x", "--dim 'x'"),
+    ("dim", "9-8", "not an increasing range"),
+    ("dim", "1-2000", "at most 1,000 numbers"),
+    ("dim", "8.5", "8.5"),
+    ("dim", 8.5, "8.5"),
+    ("dim", True, "True"),
+    ("dim", [], "no value"),
+    ("dim", [[1]], r"\[1\]"),
+    ("dim", {"a": 1}, "a"),
     ("lr", "fast", "'fast' is not a number"),
-    ("lr", True, "True"), ("qk_norm", "maybe", "yes or no"), ("qk_norm", 1, "yes or no"), ("variant", 3, "not a name"),
+    ("lr", True, "True"),
+    ("qk_norm", "maybe", "yes or no"),
+    ("qk_norm", 1, "yes or no"),
+    ("variant", 3, "not a name"),
     ("head_dim", "0x10", "--head-dim '0x10'"),
 ])
 def test_wrong_values_are_refused(name, given, words):
@@ -36,13 +56,16 @@ def test_wrong_values_are_refused(name, given, words):
 
 
 def test_cells_are_every_combination_once_and_the_cheapest_first():
-    turned = {"task": ["addition"], "dim": [16, 4, 8], "length": [2, 1], "steps": [20], "seed": [0, 1]}
-    cells = grid.cells(turned)
+    axes = {"task": ["addition"], "dim": [16, 4, 8], "length": [2, 1], "steps": [20],
+            "seed": [0, 1]}
+    cells = grid.cells(axes)
     places = [(config.dim, config.length, config.seed) for _, config in cells]
-    assert sorted(places) == sorted(itertools.product([4, 8, 16], [1, 2], [0, 1])) and len({key for key, _ in cells}) == 12
+    assert sorted(places) == sorted(itertools.product([4, 8, 16], [1, 2], [0, 1]))
+    assert len({key for key, _ in cells}) == 12
     costs = [grid.run_flops(config) for _, config in cells]
     assert costs == sorted(costs) and costs[0] < costs[-1]
-    assert cells == grid.cells({name: values[::-1] for name, values in turned.items()}), "whatever the order they are given in"
+    backwards = {name: values[::-1] for name, values in axes.items()}
+    assert cells == grid.cells(backwards), "whatever the order they are given in"
 
 
 def test_flops_are_counted_once_for_all_seeds(monkeypatch):
@@ -57,20 +80,24 @@ def test_flops_are_counted_once_for_all_seeds(monkeypatch):
 
 
 def test_configurations_that_resolve_alike_are_one_cell():
-    assert len(grid.cells({"task": ["parity"], "variant": ["plain"], "dim": [64], "heads": [2], "seed": [0]})) == 1
+    axes = {"task": ["parity"], "dim": [64], "seed": [0]}
+    assert len(grid.cells(axes | {"variant": ["plain"], "heads": [2]})) == 1
     by_default = Config(task="parity", dim=64).resolve()
-    both = grid.cells({"task": ["parity"], "dim": [64], "head_dim": [by_default.head_dim], "seed": [0]})
-    assert both[0][1] == by_default
+    [(_, config)] = grid.cells(axes | {"head_dim": [by_default.head_dim]})
+    assert config == by_default
 
 
 def test_impossible_cell_is_named():
     refused(r"cell --task addition --length 65: length 65 is out of range", grid.cells,
             {"task": ["addition"], "length": [1, 65], "steps": [10]})
-    refused("more than 100,000", grid.cells, {"task": ["addition"], "seed": list(range(1000)), "dim": list(range(1, 200))})
+    refused("more than 100,000", grid.cells,
+            {"task": ["addition"], "seed": list(range(1000)), "dim": list(range(1, 200))})
 
 
 def test_estimates_grow_with_work_and_steps():
     settings = itertools.product((4, 128), (10, 20))
-    configs = [Config(dim=dim, length=1, steps=steps, batch=16).resolve() for dim, steps in settings]
+    configs = [Config(dim=dim, length=1, steps=steps, batch=16).resolve()
+               for dim, steps in settings]
     small, small_twice, large, large_twice = grid.estimate(configs, step_seconds)
-    assert small_twice == pytest.approx(2 * small) and large_twice == pytest.approx(2 * large) and 0 < small < large
+    assert small_twice == pytest.approx(2 * small) and large_twice == pytest.approx(2 * large)
+    assert 0 < small < large

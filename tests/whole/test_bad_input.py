@@ -1,7 +1,7 @@
-"""Every way to get it wrong ends in one line that names the thing and the remedy, and harms nothing that was there.
+"""Every mistake ends in one line that names the thing and the remedy, and harms no file.
 
-No traceback, a status other than 0, and after a full disk or a damaged checkpoint the old files are what they were, with no
-temporary file beside them.
+There is no traceback, and the status is not 0.  After a full disk or with a damaged checkpoint the
+old files are unchanged, with no temporary file beside them.
 """
 import dataclasses
 import errno
@@ -59,7 +59,11 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# Arguments, with {} for the folder, and words that the one line must have: the thing, the value, what would do.
+def not_empty(files):
+    return {name: content for name, content in files.items() if content}
+
+
+# Arguments, with {} for the folder, and words that the line must have: thing, value, rule.
 WRONG = [
     ("--task nosuch", ["nosuch", "addition", "parity"]),
     ("--task", ["--task", "expected one argument"]),
@@ -80,7 +84,7 @@ WRONG = [
     ("--dim abc", ["--dim", "'abc'"]),
     ("--dim 8.5", ["--dim", "'8.5'"]),
     ("--dim 65537", ["dim 65537", "1 to 65536"]),
-    ("--dim 65536 --ffn-dim 0 --layers 4096", ["memory", "dim"]),                       # fails: a MemoryError's traceback
+    ("--dim 65536 --ffn-dim 0 --layers 4096", ["memory", "dim"]),
     ("--layers 0", ["layers 0", "1 to"]),
     ("--ffn-dim -1", ["ffn-dim -1", "0 to"]),
     ("--ffn-dim 65537", ["ffn-dim 65537", "0 to 65536"]),
@@ -97,7 +101,7 @@ WRONG = [
     ("--test-items 0", ["test-items 0", "use 1 to"]),
     ("--seed -1", ["seed -1", "use 0 to"]),
     ("--train-fraction 2", ["train-fraction 2", "0.01 to 0.99"]),
-    ("--task parity --length 3 --train-fraction 0.02 --steps 60", ["--train-fraction"]),    # fails: leaves a checkpoint
+    ("--task parity --length 3 --train-fraction 0.02 --steps 60", ["--train-fraction"]),
     ("--variant nosuch", ["variant 'nosuch'", "plain, reversed"]),
     ("--attention nosuch", ["attention 'nosuch'", "softmax, linear"]),
     ("--shards 5 --batch 4", ["shards 5", "batch 4"]),
@@ -131,15 +135,16 @@ WRONG = [
     ("--task text --data {}/folder", ["folder", "directory"]),
     ("--task text --data {}/empty.txt", ["empty.txt", "0 different characters", "at least 2"]),
     ("--task text --data {}/one.txt", ["one.txt", "1 different characters", "at least 2"]),
-    ("--task text --data {}/many.txt", ["many.txt", "1700 different characters", "--variant bytes"]),
+    ("--task text --data {}/many.txt",
+     ["many.txt", "1700 different characters", "--variant bytes"]),
     ("--task text --data {}/small.txt", ["small.txt", "5 tokens", "--length"]),
     ("--task text --data {}/latin.txt", ["latin.txt", "not UTF-8", "byte 3", "--variant bytes"]),
     ("--out {}/nosuch/model.bin", ["nosuch", "is not a directory", "--out"]),
     ("--out {}/small.txt/model.bin", ["small.txt", "is not a directory", "--out"]),
     ("--out {}/folder", ["folder", "is a directory", "--out"]),
-    ("--out {}/folder --resume", ["folder", "no checkpoint"]),      # a directory or not, nothing is there to go on from
-    ("--out /", ["is a directory", "--out"]),                       # fails: traceback of Path.with_name
-    ("--out ", ["--out"]),                                          # fails: traceback of Path.with_name
+    ("--out {}/folder --resume", ["folder.ckpt does not exist", "start without --resume"]),
+    ("--out /", ["is a directory", "--out"]),
+    ("--out ", ["--out"]),
     ("--ledger {}/folder", ["folder", "directory"]),
     ("--ledger {}/nosuch/runs.jsonl", ["runs.jsonl", "No such file"]),
     ("--resume", ["model.bin.ckpt", "start without --resume"]),
@@ -147,7 +152,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize("line, words", WRONG, ids=[line for line, _ in WRONG])
-def test_wrong_command_is_refused_in_one_line_with_the_remedy(command, folder, monkeypatch, line, words):
+def test_wrong_command_is_refused_in_one_line_with_the_remedy(
+        command, folder, monkeypatch, line, words):
     monkeypatch.chdir(folder / "folder")
     before = contents(folder)
     status, error = command(train.main, *[word.format(folder) for word in line.split(" ")])
@@ -155,13 +161,12 @@ def test_wrong_command_is_refused_in_one_line_with_the_remedy(command, folder, m
     [complaint] = error
     assert complaint.startswith(("minitron: ", "train.py: "))
     assert all(word in complaint for word in words), complaint
-    left = contents(folder)
-    assert {name: left[name] for name in left if left[name]} == {name: before[name] for name in before if before[name]}
+    assert not_empty(contents(folder)) == not_empty(before)
 
 
 @pytest.mark.parametrize("variant", ["chars", "bytes"])
 @pytest.mark.parametrize("size", [0, 1, 5, 40, 60, 300])
-def test_size_that_a_short_text_is_said_to_need_is_enough(tmp_path, variant, size):
+def test_size_that_the_refusal_of_a_short_text_names_is_enough(tmp_path, variant, size):
     data = tmp_path / "text.txt"
     data.write_text(("ab" * size)[:size])
     config = Config(task="text", data=str(data), variant=variant, length=8)
@@ -175,7 +180,6 @@ def test_size_that_a_short_text_is_said_to_need_is_enough(tmp_path, variant, siz
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ([], ["COMMAND"]),
     (["nosuch"], ["nosuch", "tasks"]),
     (["tasks", "nosuch"], ["nosuch", "addition"]),
     (["tasks", "--nosuch"], ["--nosuch"]),
@@ -188,23 +192,36 @@ def test_wrong_command_of_the_package_is_refused(command, arguments, words):
 
 
 @pytest.mark.parametrize("arguments", [
-    ["train.py", "--dim", "0"], ["train.py", "--nosuch"], ["train.py", "--resume", "--out", "/nosuch/model.bin"],
-    ["-m", "minitron", "tasks", "nosuch"], ["-m", "minitron"],
+    ["train.py", "--dim", "0"], ["train.py", "--nosuch"],
+    ["train.py", "--resume", "--out", "/nosuch/model.bin"], ["-m", "minitron", "tasks", "nosuch"],
+    ["-m", "minitron", "nosuch"],
 ])
 def test_real_process_too_ends_with_one_line_and_status_2(arguments):
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    process = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert (process.returncode, process.stdout, process.stderr.count("\n")) == (2, "", 1)
+
+
+def test_package_without_a_command_lists_the_commands_with_status_2():
+    process = subprocess.run([sys.executable, "-m", "minitron"], cwd=ROOT, capture_output=True,
+                             text=True)
+    assert (process.returncode, process.stdout) == (2, "")
+    usage, *lines = process.stderr.splitlines()
+    assert usage.startswith("usage: python -m minitron ") and "COMMAND" in usage
+    listed = {line.split()[0] for line in lines if line.startswith("    ") and line[4] != " "}
+    assert listed >= set(minitron.__main__.COMMANDS)
+    assert any(line.startswith("    python -m minitron eval ") for line in lines), "an example"
 
 
 @pytest.mark.parametrize("arguments", [["-m", "minitron", "tasks"], ["train.py", "--help"]])
-def test_reader_that_goes_away_is_no_error_worth_a_complaint(arguments):
-    """`... | head`: short output is only written, and refused, when Python flushes it at the very end."""
+def test_reader_that_closes_the_pipe_is_not_complained_about(arguments):
+    """`... | head`: Python writes short output, and fails to, only when it flushes at the end."""
     reader, writer = os.pipe()
     os.close(reader)
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=buffered, stdout=writer, stderr=subprocess.PIPE, text=True)
+    process = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=buffered, stdout=writer,
+                             stderr=subprocess.PIPE, text=True)
     os.close(writer)
-    assert done.stderr == ""
+    assert process.stderr == ""
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -227,10 +244,10 @@ def saved(tmp_path):
 
 
 def assert_refused_or_whole(path, config, p):
-    """A damaged checkpoint is refused by its name; where the damage hit nothing that counts, all is as it was."""
+    """A damaged checkpoint is refused by its name, unless the damage changed nothing."""
     filled = Params(config), Params(config), Params(config)
     try:
-        assert checkpoint.load(path, config, "name", *filled)["step"] == 3
+        assert checkpoint.restore(path, config, "name", *filled)["step"] == 3
     except MinitronError as error:
         assert str(path) in str(error) and "delete" in str(error)
         return
@@ -244,15 +261,19 @@ def test_truncated_checkpoint_is_refused(saved, resume):
     for size in [*range(0, len(content), 97), len(content) - 1]:
         path.write_bytes(content[:size])
         with pytest.raises(MinitronError, match=r"small\.ckpt cannot be read .* delete it"):
-            checkpoint.load(path, config, "name", p, p, p) if resume else checkpoint.saved_config(path, {})
+            if resume:
+                checkpoint.restore(path, config, "name", p, p, p)
+            else:
+                checkpoint.saved_config(path, {})
 
 
 def test_checkpoint_with_a_byte_changed_is_refused_or_whole(saved):
-    """Each byte of the zip's directory, which is at the end and has no checksum, and every seventh of what checksums cover."""
+    """Each byte of the zip's directory, which has no checksum, and every seventh of the others"""
     path, config, p = saved
     content = path.read_bytes()
-    assert b"PK\x01\x02" in content[-300:] and b"PK\x01\x02" not in content[:-300], "the directory is the last 300 bytes"
-    for i in [*range(0, len(content) - 300, 7), *range(len(content) - 300, len(content))]:
+    directory = len(content) - 300
+    assert b"PK\x01\x02" in content[directory:] and b"PK\x01\x02" not in content[:directory]
+    for i in [*range(0, directory, 7), *range(directory, len(content))]:
         path.write_bytes(content[:i] + bytes([content[i] ^ 0xFF]) + content[i + 1:])
         assert_refused_or_whole(path, config, p)
 
@@ -270,10 +291,11 @@ def archive(**arrays):
 
 
 @pytest.mark.parametrize("content", [
-    b"", b"garbage", b"PK\x03\x04" + bytes(100), b"\x93NUMPY" + bytes(100), array_file(), archive(), archive(p=np.zeros(3)),
+    b"", b"garbage", b"PK\x03\x04" + bytes(100), b"\x93NUMPY" + bytes(100), array_file(),
+    archive(), archive(p=np.zeros(3)),
     archive(p=np.zeros(3), m=np.zeros(3), v=np.zeros(3), about=np.frombuffer(b"[1, 2]", np.uint8)),
 ], ids=["empty", "text", "zip", "npy", "array", "nothing", "half", "list"])
-def test_file_that_is_no_checkpoint_is_refused(command, tmp_path, content):
+def test_file_that_is_not_a_checkpoint_is_refused(command, tmp_path, content):
     path = tmp_path / "model.bin.ckpt"
     path.write_bytes(content)
     status, [complaint] = command(train.main, "--resume", "--out", tmp_path / "model.bin")
@@ -289,21 +311,24 @@ def test_file_that_is_no_checkpoint_is_refused(command, tmp_path, content):
     lambda about: None,
 ], ids=["lacks", "more", "key", "progress", "shape"])
 def test_checkpoint_of_another_version_is_refused(command, tmp_path, change):
-    """A flag that has come or gone since, another version of the task, and, in all of them, weights of another shape."""
+    """A newer or a removed flag, another version of the task; in all, weights of another shape"""
     config = Config(dim=2, layers=1, length=1, ffn_dim=0).resolve()
     p = init(dataclasses.replace(config, qk_norm=False))
-    about = {"config": dataclasses.asdict(config), "key": config.key(tasks.load(config)), "progress": {"step": 0}}
+    about = {"config": dataclasses.asdict(config), "key": config.key(tasks.load(config)),
+             "progress": {"step": 0}}
     change(about)
     path = tmp_path / "model.bin.ckpt"
-    path.write_bytes(archive(p=p.flat, m=p.flat, v=p.flat, about=np.frombuffer(json.dumps(about).encode(), np.uint8)))
+    about = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    path.write_bytes(archive(p=p.flat, m=p.flat, v=p.flat, about=about))
     before = contents(tmp_path)
     status, [complaint] = command(train.main, "--resume", "--out", tmp_path / "model.bin")
     assert status == 2 and str(path) in complaint and "delete" in complaint
-    assert {name: content for name, content in contents(tmp_path).items() if content} == before
+    assert not_empty(contents(tmp_path)) == before
 
 
-# Full disks.  The stage at which the disk is full, and the function that a run has reached when it is.
-STAGES = {"checkpoint": (checkpoint, "save"), "export": (run, "export_model"), "ledger": (record, "append_record")}
+# Full disks.  The stage at which the disk is full, and the function that the run is in then.
+STAGES = {"checkpoint": (checkpoint, "save"), "export": (run, "export_model"),
+          "ledger": (record, "append_record")}
 FAILING = {"checkpoint": "model.bin.ckpt", "export": "model.bin", "ledger": "runs.jsonl"}
 
 
@@ -326,7 +351,7 @@ def stopped(tmp_path, monkeypatch, capsys):
     return tmp_path
 
 
-def assert_only_the_failing_file_was_missed(folder, before, stage):
+def assert_only_the_failing_file_is_stale(folder, before, stage):
     after = contents(folder)
     assert after.keys() == before.keys(), "no temporary file is left"
     if stage in ("checkpoint", "export"):
@@ -334,12 +359,13 @@ def assert_only_the_failing_file_was_missed(folder, before, stage):
     if stage == "checkpoint":
         assert after["model.bin.ckpt"] == before["model.bin.ckpt"]
     assert after["runs.jsonl"].startswith(before["runs.jsonl"])
-    assert checkpoint.read(folder / "model.bin.ckpt")["progress"]["step"] == (3 if stage == "checkpoint" else 20)
+    step = checkpoint.read(folder / "model.bin.ckpt")["progress"]["step"]
+    assert step == (3 if stage == "checkpoint" else 20)
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("stage", STAGES)
-def test_full_disk_harms_nothing_and_the_run_can_go_on(command, stopped, monkeypatch, stage, call):
+def test_full_disk_harms_nothing_and_the_run_can_resume(command, stopped, monkeypatch, stage, call):
     if (stage, call) == ("ledger", "replace"):
         call = "open"                   # a ledger is appended to, not replaced
     before, out = contents(stopped), stopped / "model.bin"
@@ -349,42 +375,45 @@ def test_full_disk_harms_nothing_and_the_run_can_go_on(command, stopped, monkeyp
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def reached(*arguments):
+    def with_full_disk(*arguments):
         with monkeypatch.context() as patch:
             patch.setattr(files if call == "open" else os, call, full, raising=False)
             return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, name, reached)
+        patch.setattr(module, name, with_full_disk)
         status, error = command(train.main, "--resume", "--out", out)
     assert status == 2
     *progress, complaint = error
     assert all(line.startswith("step ") for line in progress)
-    assert complaint.startswith("minitron: ") and f"{stopped / FAILING[stage]} cannot be written" in complaint
-    assert "No space left on device" in complaint
-    assert_only_the_failing_file_was_missed(stopped, before, stage)
+    assert complaint.startswith("minitron: ") and "No space left on device" in complaint
+    assert f"{stopped / FAILING[stage]} cannot be written" in complaint
+    assert_only_the_failing_file_is_stale(stopped, before, stage)
 
     assert command(train.main, "--resume", "--out", out)[0] == 0
-    assert contents(stopped).keys() == {"model.bin", "runs.jsonl"} and out.read_bytes()[:8] == b"minitron"
+    assert contents(stopped).keys() == {"model.bin", "runs.jsonl"}
+    assert out.read_bytes()[:8] == b"minitron"
 
 
 @pytest.mark.parametrize("stage, limit", [("checkpoint", 8192), ("ledger", 65536)])
 def test_limit_on_the_size_of_files_is_met_as_a_full_disk_is(stopped, stage, limit):
     if stage == "ledger":
         with open(stopped / "runs.jsonl", "a") as file:
-            file.write(65500 * " " + "\n")         # a record does not fit any more; the checkpoint does
+            file.write(65500 * " " + "\n")      # then the checkpoint fits, but no record does
     before = contents(stopped)
-    done = subprocess.run([sys.executable, ROOT / "train.py", "--resume", "--out", stopped / "model.bin"], capture_output=True,
-                          text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"minitron: {stopped / FAILING[stage]} cannot be written: File too large")
-    assert "Traceback" not in done.stderr
-    assert_only_the_failing_file_was_missed(stopped, before, stage)
+    process = subprocess.run(
+        [sys.executable, ROOT / "train.py", "--resume", "--out", stopped / "model.bin"],
+        capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert process.returncode == 2 and "Traceback" not in process.stderr
+    assert process.stderr.splitlines()[-1].startswith(
+        f"minitron: {stopped / FAILING[stage]} cannot be written: File too large")
+    assert_only_the_failing_file_is_stale(stopped, before, stage)
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch, call, failure):
+def test_write_that_fails_leaves_the_old_content_alone(tmp_path, monkeypatch, call, failure):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 

@@ -1,12 +1,17 @@
-"""The benchmarks run, and the work that they compare is the same work.  What they measure is no business of a test."""
+"""The benchmarks run and compare equal work.  No test depends on a measured time."""
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_shell import BUILT, LETTERS, write
+
+from minitron import Engine
+from minitron.engine.model_file import INT8
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,3 +82,22 @@ def test_the_documentation_quotes_what_was_measured():
     engine = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
     assert run("engine.py", "--table", str(results / "engine_speed.jsonl")).stdout in engine
     assert (results / "engine_tricks.txt").read_text(encoding="utf-8").strip("\n") in engine
+
+
+@pytest.mark.skipif(not BUILT, reason="the engine is not built: run make")
+def test_speed_of_a_model(tmp_path):
+    """bench/engine.py --model: the last line names the bits of the logits after 0, 7, 14 ..., so that
+    machines, builds and threads can be compared."""
+    model = write(tmp_path / "model.bin", LETTERS, context=700, dtype=INT8)
+    command = [sys.executable, ROOT / "bench" / "engine.py", "--model", model, "--threads", "2"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True,
+                           timeout=60).stdout.splitlines()
+    hash = 14695981039346656037
+    with Engine(model, threads=1) as engine:
+        engine.reset(1, 512)
+        for byte in engine.forward(np.arange(512) * 7 % 8)[-1].tobytes():
+            hash = (hash ^ byte) * 1099511628211 % 2**64
+    assert lines[2:] == [f"logits:  {hash:016x}"]
+    speed = r"[1-9]\d* tokens per second, \d+\.\d"
+    assert re.fullmatch(rf"prefill: {speed} GFLOP/s \(512 at a time, threads: 2\)", lines[0])
+    assert re.fullmatch(rf"decode:  {speed} GB/s", lines[1])
