@@ -63,7 +63,9 @@ def size_points(records, size):
 
 def check_seeds(runs):
     """Raises MinitronError unless each size has the same number of runs, which differ in seed."""
-    if len({len(seeds) for seeds in runs}) != 1:
+    if not runs:
+        raise MinitronError("no run has finished: a law needs finished runs")
+    if len({len(seeds) for seeds in runs}) > 1:
         raise MinitronError("the sizes have different numbers of finished runs: "
                             "a law needs the same seeds of each")
     for seeds in runs:

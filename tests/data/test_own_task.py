@@ -112,10 +112,10 @@ def test_an_own_task_is_trained_shown_measured_and_swept_beside_files_not_to_be_
 
 def test_a_sweep_of_a_spec_and_a_path_with_a_comma(write):
     write(DOUBLE, "my,own.py")
-    write('task = "my,own.py"\nout = "here.jsonl"\n'
+    write('task = "my,own.py"\n'
           'dim = [8]\nlayers = 1\nlength = 1\nsteps = 5\nbatch = 16\n', "spec.toml")
     python("-m", "minitron", "sweep", "spec.toml", "--seeds", "1", "--jobs", "1")
-    assert json.loads(open("here.jsonl").read())["config"]["task"] == "my,own.py"
+    assert json.loads(open("spec.jsonl").read())["config"]["task"] == "my,own.py"
 
 
 def train_and_stop(config, monkeypatch):

@@ -1,15 +1,14 @@
-"""The ledgers of results/ hold exactly the runs of their specs, and the documentation quotes them."""
-import dataclasses
+"""The ledgers of results/ have exactly the runs of their specs, and docs/ quotes them."""
 import re
+import sys
 
 import pytest
 
+from minitron.__main__ import main
 from minitron.base.environment import ROOT
-from minitron.commands import law as law_command
-from minitron.commands.report import print_tables
+from minitron.data import config
 from minitron.measure.scaling import Law
-from minitron.report import law, text
-from minitron.report.table import settings_key
+from minitron.report import law
 from minitron.sweep import grid, ledger
 from minitron.sweep.spec import grids, ledger_of
 
@@ -25,25 +24,33 @@ def name_of(path):
     return path.stem
 
 
-@pytest.mark.parametrize("spec", SWEEPS + FAMILIES, ids=lambda spec: f"{spec.parent.name}-{spec.stem}")
-def test_each_ledger_has_the_runs_of_its_spec_and_no_other(spec):
-    """By settings and not by key: a key also holds the version of the record."""
-    records, complaints = ledger.read_records(ledger_of(str(spec)))
-    cells = {settings_key(dataclasses.asdict(config))
-             for _, config in grid.cells(*grids(str(spec), {}, None))}
-    assert {settings_key(record["config"]) for record in records.values()} == cells
-    assert len(records) == len(cells) and not complaints
+@pytest.mark.parametrize("spec", SWEEPS + FAMILIES, ids=lambda spec: "-".join(spec.parts[-2:]))
+def test_each_ledger_has_the_runs_of_its_spec_and_no_other(spec, monkeypatch):
+    """Once each, by keys with the version that records had then."""
+    path = ledger_of(str(spec))
+    records, complaints = ledger.read_records(path)
+    [version] = {record["version"] for record in records.values()}
+    monkeypatch.setattr(config, "RECORD_VERSION", version)
+    keys = {key for key, _ in grid.cells(*grids(str(spec), {}, None))}
+    if spec.stem == "text" and not any(is_this_python(record) for record in records.values()):
+        pytest.skip("the text of the task comes with Python, and the runs are of another")
+    assert set(records) == keys and not complaints
+    assert sum(1 for _ in open(path, encoding="utf-8")) == len(records)
+
+
+def is_this_python(record):
+    return record["python"].split(".")[:2] == [str(number) for number in sys.version_info[:2]]
 
 
 @pytest.mark.parametrize("spec", SWEEPS, ids=name_of)
-def test_the_documentation_quotes_the_report_of_each_sweep(spec):
-    records, _ = ledger.read_records(ledger_of(str(spec)))
-    assert "\n".join(text.lines(records.values())).rstrip() in docs("sweeps.md")
+def test_the_documentation_quotes_the_report_of_each_sweep(spec, capsys):
+    assert main(["report", str(spec)]) == 0
+    assert capsys.readouterr().out.strip() in docs("sweeps.md")
 
 
 @pytest.mark.parametrize("spec", FAMILIES, ids=name_of)
 def test_the_documentation_quotes_the_table_of_each_family(spec, capsys):
-    assert print_tables([str(spec)]) == 0
+    assert main(["report", "--markdown", str(spec)]) == 0
     assert capsys.readouterr().out.strip() in docs("gallery.md")
 
 
@@ -51,7 +58,7 @@ def test_the_documentation_quotes_the_scaling_laws(monkeypatch, capsys):
     """Except for the intervals, which take a while."""
     monkeypatch.setattr(law.scaling, "bootstrap", lambda x, nll, E: 2 * [Law(0, 0, 0)])
     ledgers = [str(ROOT / "results" / f"{name}.jsonl") for name in ("stories", "induction")]
-    assert law_command.run({"ledgers": ledgers, "svg": None}) == 0
+    assert main(["law", *ledgers]) == 0
     quoted = re.sub(r"\([^()]*\)", "()", docs("sweeps.md"))
     assert re.sub(r"\([^()]*\)", "()", capsys.readouterr().out.strip()) in quoted
 
