@@ -177,10 +177,10 @@ def verdict_names(truth, shape, world, ledgers, seed=1):
     The rule's thresholds were chosen on the ledgers of seed 0.
     """
     r = np.random.default_rng([seed, (*TRUTHS, *OTHERS).index(truth), *shape])
-    drawn = [ledger(truth, r, *shape, world) for _ in range(ledgers)]
-    if drawn[0] is None:
+    sweeps = [ledger(truth, r, *shape, world) for _ in range(ledgers)]
+    if sweeps[0] is None:
         return None
-    return [rule(*column_scores(records)[1:])[0] for records in drawn]
+    return [rule(*column_scores(records)[1:])[0] for records in sweeps]
 
 
 # ---- tables ---------------------------------------------------------------------------------
@@ -248,9 +248,9 @@ def calibration(ledgers, worlds=("plain", "noisy")):
             r = np.random.default_rng([2, TRUTHS.index(truth), *CALIBRATED])
             for _ in range(ledgers // 2):
                 records = ledger(truth, r, *CALIBRATED, WORLDS[world])
-                given = verdict(*column_scores(records))
-                if given.name != "unclear":
-                    pairs.append((given.confidence, given.name == truth))
+                result = verdict(*column_scores(records))
+                if result.name != "unclear":
+                    pairs.append((result.confidence, result.name == truth))
     confidence, is_right = np.array(pairs).T
     yield (f"**Confidence**, {' and '.join(worlds)}, {label(CALIBRATED)}: "
            "percent right of the verdicts that are not unclear")

@@ -160,7 +160,7 @@ def scaling_law(records, size):
     if not (law.alpha > 0 and math.isfinite(error)):
         return None
     return {"E": rounded(law.E, 4), "A": rounded(law.A, 4), "alpha": rounded(law.alpha, 4),
-            "error": rounded(error, 3), "known": E is not None}
+            "error": rounded(error, 3), "is_entropy": E is not None}
 
 
 def known_floor(all_metrics, lowest_nll):

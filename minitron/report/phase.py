@@ -170,7 +170,8 @@ def best_rate_cell(by_rate):
     if len(by_rate) == 1:
         return Cell(by_rate[best], {})
     scores = {rate: Cell(by_rate[rate], {}).scores() for rate in sorted(by_rate)}
-    return Cell(by_rate[best], {rate: float(np.mean(of)) for rate, of in scores.items() if of})
+    means = {rate: float(np.mean(values)) for rate, values in scores.items() if values}
+    return Cell(by_rate[best], means)
 
 
 def sort_key(value):

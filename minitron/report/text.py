@@ -31,27 +31,27 @@ def lines(records, y=None, x=None, colour=False, with_verdicts=True):
 def diagram_lines(task, diagram, colour):
     """The lines of one phase diagram"""
     yield f"{title(task, diagram)}: percent of runs that learnt it, {seeds_text(diagram)}"
-    left = 2 + max(len(str(name)) for name in (diagram.y, "frontier", *diagram.ys))
+    margin = 2 + max(len(str(name)) for name in (diagram.y, "frontier", *diagram.ys))
     width = max(7, 2 + max(len(str(x)) for x in diagram.xs))
     # The dials' names and the columns' settings
     columns = "" if diagram.x is None else f"   {dashed(diagram.x)}"
-    yield f"{dashed(diagram.y):>{left}}{columns}"
+    yield f"{dashed(diagram.y):>{margin}}{columns}"
     if diagram.x is not None:
-        yield row_line("", left, diagram.xs, width)
+        yield row_line("", margin, diagram.xs, width)
     # A row per setting
     for y in diagram.ys:
         texts = [cell_text(diagram.cells.get((y, x)), width, colour) for x in diagram.xs]
-        yield (f"{y!s:>{left}}" + "".join(texts)).rstrip()
+        yield (f"{y!s:>{margin}}" + "".join(texts)).rstrip()
     # Frontier and chance below
     if rows_have_order(diagram):
-        yield row_line("frontier", left, [frontier(diagram, x) for x in diagram.xs], width)
+        yield row_line("frontier", margin, [frontier(diagram, x) for x in diagram.xs], width)
     chances = [chance_percent(diagram, x) for x in diagram.xs]
     if any(chances):
-        yield row_line("chance", left, chances, width)
+        yield row_line("chance", margin, chances, width)
 
 
-def row_line(head, left, texts, width):
-    return f"{head!s:>{left}}" + "".join(f"{text!s:>{width}}" for text in texts)
+def row_line(head, margin, texts, width):
+    return f"{head!s:>{margin}}" + "".join(f"{text!s:>{width}}" for text in texts)
 
 
 def title(task, diagram):
@@ -170,12 +170,12 @@ def rate_lines(diagram):
     yield ("  lr that is best on the validation problems; in brackets, the lowest and highest mean "
            "score of the rates tried, in percent:")
     texts = {place: rate_text(cell) for place, cell in diagram.cells.items()}
-    left = 2 + max(len(str(y)) for y in diagram.ys)
+    margin = 2 + max(len(str(y)) for y in diagram.ys)
     width = 2 + max(len(str(text)) for text in [*texts.values(), *diagram.xs])
     if diagram.x is not None:
-        yield row_line("", left, diagram.xs, width)
+        yield row_line("", margin, diagram.xs, width)
     for y in diagram.ys:
-        yield row_line(y, left, [texts.get((y, x), "") for x in diagram.xs], width)
+        yield row_line(y, margin, [texts.get((y, x), "") for x in diagram.xs], width)
 
 
 def rate_text(cell):

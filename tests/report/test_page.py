@@ -105,7 +105,7 @@ def large_ledger():
 
 def test_500_runs_are_less_than_a_megabyte(tmp_path, monkeypatch):
     # 40 laws of the same form, which would take a second to fit
-    law = {"E": 0.1234, "A": 1.234e10, "alpha": 1.234, "error": 12.3, "known": False}
+    law = {"E": 0.1234, "A": 1.234e10, "alpha": 1.234, "error": 12.3, "is_entropy": False}
     monkeypatch.setattr(page, "scaling_law", lambda *_: law)
     page.write(tmp_path / "page.html", large_ledger(), "large")
     assert 500_000 < (tmp_path / "page.html").stat().st_size < 1_000_000
@@ -196,19 +196,32 @@ def agree(browser, diagram):
     assert len(cells) == len(diagram.ys) * len(diagram.xs)
     assert [cell["x"] for cell in cells[:len(diagram.xs)]] == [f"{x}" for x in diagram.xs]
     places = [(y, x) for y in diagram.ys for x in diagram.xs]
-    for place, shown in zip(places, cells):
+    for place, on_page in zip(places, cells):
         cell, column = diagram.cells.get(place), place[1]
-        assert shown["y"] == str(place[0])
-        assert shown["number"] == text.cell_text(cell, 7, False).strip(), place
-        assert shown["frontier"] == (text.frontier(diagram, column) == place[0])
-        if cell is not None and cell.probability() and shown["count"][0].isdigit():
-            assert shown["count"].split(",")[0] == f"{sum(cell.learnt())}/{len(cell.learnt())}"
+        assert on_page["y"] == str(place[0])
+        assert on_page["number"] == text.cell_text(cell, 7, False).strip(), place
+        assert on_page["frontier"] == (text.frontier(diagram, column) == place[0])
+        if cell is not None and cell.probability() and on_page["count"][0].isdigit():
+            assert on_page["count"].split(",")[0] == f"{sum(cell.learnt())}/{len(cell.learnt())}"
     expected = [str(text.frontier(diagram, x)).replace("-", "none") for x in diagram.xs]
     assert frontiers == expected
-    for shown, x in zip(chances, diagram.xs):
+    for chance, x in zip(chances, diagram.xs):
         percent = text.chance_percent(diagram, x)
-        assert (shown == "n/a") == (percent == "")
-        assert not percent or float(shown.rstrip("%")) == pytest.approx(float(percent), abs=0.11)
+        assert (chance == "n/a") == (percent == "")
+        if percent:
+            assert float(chance.rstrip("%")) == pytest.approx(float(percent), abs=0.11)
+
+
+def agree_on_intervals(browser, diagram):
+    """Assert that a click on a cell shows its runs and its interval as Python has them."""
+    for (y, x), cell in diagram.cells.items():
+        if cell.probability() is None:
+            continue
+        browser.page.click(f"[data-place='{diagram.ys.index(y)} {diagram.xs.index(x)}']")
+        _, (low, high), n = cell.probability()
+        learnt = f"{sum(cell.learnt())} of {n} run{'s' * (n > 1)} learnt it"
+        interval = f"(95% interval {100 * low:.0f} to {100 * high:.0f}%)"
+        assert inner_text(browser, "h-cell").endswith(f": {learnt} {interval}")
 
 
 @needs_browser
@@ -231,6 +244,8 @@ def test_terminal_and_page_agree_on_every_cell(open_page, seed):
             else:
                 browser.page.click("[value=success] + span")
                 agree(browser, diagram)
+                if (y, x) == ("dim", "length"):
+                    agree_on_intervals(browser, diagram)
 
 
 @needs_browser

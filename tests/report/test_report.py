@@ -73,20 +73,21 @@ def test_the_plan_is_listed_and_a_budget_leaves_out_the_dearest(tmp_path, comman
     out = tmp_path / "l.jsonl"
     flags = ["sweep", "addition", "--dim", "8,64", "--seeds", "2", "--steps", "100",
              "--out", out, "--list", "--jobs", "1"]
-    status, said, _ = command(*flags)
-    head, plan, *cells = said.splitlines()
+    status, output, _ = command(*flags)
+    head, plan, *cells = output.splitlines()
     assert status == 0 and head == f"4 cells, 0 of them in {out}"
     assert plan.startswith("4 to run, in about 3 min")
     small = "train.py --task addition --dim 8 --steps 100"
     assert {line.partition("python ")[2] for line in cells[:2]} == {small, f"{small} --seed 1"}
     assert ["--dim 64 " in line for line in cells] == [False, False, True, True]
-    _, said, _ = command(*flags, "--budget", "20s")
-    assert "2 do not fit into 20s; all would take about 3 min" in said and "--dim 64" not in said
+    _, output, _ = command(*flags, "--budget", "20s")
+    assert "2 do not fit into 20s; all would take about 3 min" in output
+    assert "--dim 64" not in output
     assert not out.exists()
-    _, said, _ = command(*flags, "--budget", "80s", "--jobs", "2")
-    assert "2 do not fit" in said, "two cores do not make one cell of 100 s end after 80"
-    _, said, _ = command(*flags, "--jobs", "50")
-    assert "in about 2 min with 50" in said, "nor do fifty"
+    _, output, _ = command(*flags, "--budget", "80s", "--jobs", "2")
+    assert "2 do not fit" in output, "two cores do not make one cell of 100 s end after 80"
+    _, output, _ = command(*flags, "--jobs", "50")
+    assert "in about 2 min with 50" in output, "nor do fifty"
 
 
 def test_unreadable_records_are_rerun_and_those_of_others_are_left_alone(tmp_path, command):
@@ -97,12 +98,12 @@ def test_unreadable_records_are_rerun_and_those_of_others_are_left_alone(tmp_pat
     flags = ["addition", "--dim", "4,6", "--length", "1", "--steps", "1", "--seeds", "1", "--list"]
     bad = synthetic_record() | {"key": two, "config": good["config"] | {"task": "dancing"}}
     path = write(tmp_path / "l.jsonl", [good, bad, {"key": "x"}])
-    status, said, error = command("sweep", *flags, "--out", path)
-    assert status == 0 and said.startswith(f"2 cells, 1 of them in {path}\n1 to run")
+    status, output, error = command("sweep", *flags, "--out", path)
+    assert status == 0 and output.startswith(f"2 cells, 1 of them in {path}\n1 to run")
     assert error == f"minitron: {path}: task 'dancing' is unknown, 1 record to rerun\n"
     write(path, [{name: value for name, value in good.items() if name != "status"}])
-    status, said, error = command("sweep", *flags, "--out", path, "--retry", "failed")
-    assert status == 0 and "2 to run" in said and "a field is missing" in error
+    status, output, error = command("sweep", *flags, "--out", path, "--retry", "failed")
+    assert status == 0 and "2 to run" in output and "a field is missing" in error
     write(path, [good])
     assert "2 cells, 1 of them in" in command("sweep", *flags, "--out", path, "--redo")[1]
 
@@ -110,8 +111,8 @@ def test_unreadable_records_are_rerun_and_those_of_others_are_left_alone(tmp_pat
 def test_a_ledger_that_cannot_be_read_back_is_only_written(command):
     """/dev/full has no end."""
     flags = ["--dim", "2", "--steps", "1", "--seeds", "1", "--out", "/dev/full", "--list"]
-    status, said, _ = command("sweep", "addition", *flags)
-    assert status == 0 and "0 of them in /dev/full" in said
+    status, output, _ = command("sweep", "addition", *flags)
+    assert status == 0 and "0 of them in /dev/full" in output
 
 
 # ---- progress -------------------------------------------------------------------------------
@@ -137,8 +138,8 @@ def test_a_dumb_terminal_gets_lines(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
     board.Board({"x": 1.0}, []).ended(synthetic_record() | {"key": "x"})
-    said = capsys.readouterr().err
-    assert "\x1b" not in said and "x ok, normalized score 0.99" in said
+    output = capsys.readouterr().err
+    assert "\x1b" not in output and "x ok, normalized score 0.99" in output
 
 
 # ---- the report -----------------------------------------------------------------------------
@@ -239,9 +240,9 @@ def test_a_learning_rate_that_few_seeds_have_tried_is_not_chosen_yet():
 def test_a_report_is_printed_written_and_drawn(tmp_path, command):
     path = write(tmp_path / "l.jsonl", synthetic_ledger())
     html, png, svg = (tmp_path / f"out.{kind}" for kind in ("html", "png", "svg"))
-    status, said, error = command("report", path, "--html", html, "--png", png, "--svg", svg)
-    assert status == 0 and error == "" and "\x1b" not in said
-    assert f"{html}: this report as a page, with curves" in said
+    status, output, error = command("report", path, "--html", html, "--png", png, "--svg", svg)
+    assert status == 0 and error == "" and "\x1b" not in output
+    assert f"{html}: this report as a page, with curves" in output
     assert html.read_text().startswith("<!") and png.read_bytes()[:4] == b"\x89PNG"
     assert xml.dom.minidom.parse(str(svg)).documentElement.tagName == "svg"
     again = tmp_path / "again.svg"
@@ -285,8 +286,8 @@ def test_files_that_are_not_ledgers(tmp_path, command):
     assert status == 2 and "run a sweep first" in error
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"key": "x"}\nnot json\n[1]\n' + json.dumps(synthetic_record()) + "\n")
-    status, said, error = command("report", bad)
-    assert status == 0 and "addition" in said
+    status, output, error = command("report", bad)
+    assert status == 0 and "addition" in output
     *complaints, left_out = error.splitlines()
     numbers = [line.partition(": not a record")[0].rpartition(" ")[2] for line in complaints]
     assert numbers == ["2", "3"]

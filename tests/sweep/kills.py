@@ -40,8 +40,8 @@ def start(out, *flags, limits=None):
 def run(out, *flags, limits=None):
     """A sweep to its end -> its exit code and standard error"""
     process = start(out, *flags, limits=limits)
-    _, said = process.communicate(timeout=120)
-    return process.returncode, said
+    _, stderr = process.communicate(timeout=120)
+    return process.returncode, stderr
 
 
 def records(path):
@@ -126,8 +126,8 @@ def main(kills=100, seed=0):
     rng, hits = random.Random(seed), Counter()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         out = Path(folder, "whole.jsonl")
-        code, said = run(out)
-        assert code == 0, said
+        code, stderr = run(out)
+        assert code == 0, stderr
         whole, setups = records(out), [((), ())]            # flags, other processes
         try:
             import distributed  # noqa: F401

@@ -58,8 +58,8 @@ def test_finished_cells_are_not_run_again(whole, tmp_path):
     """A torn last line is not a record: its cell is run, and the line is named."""
     lines, out = whole.read_text().splitlines(keepends=True), tmp_path / "some.jsonl"
     out.write_text("".join(lines[:5]) + lines[5][:100])
-    code, said = run(out)
-    assert code == 0 and "line 6: not a record, skipped" in said
+    code, stderr = run(out)
+    assert code == 0 and "line 6: not a record, skipped" in stderr
     assert timeless(ledger.read_records(out)[0].values()) == timeless(records(whole))
     before = out.read_text()
     assert run(out)[0] == 0 and out.read_text() == before
@@ -109,9 +109,9 @@ def test_a_killed_worker_is_a_record(tmp_path):
     while not descendants(process.pid):
         time.sleep(0.05)
     os.kill(descendants(process.pid)[0], signal.SIGKILL)
-    said = process.communicate(timeout=60)[1]
+    stderr = process.communicate(timeout=60)[1]
     [record] = records(out)
-    assert process.returncode == 1 and record["status"] == "killed", said
+    assert process.returncode == 1 and record["status"] == "killed", stderr
     assert record["reason"] == "the worker ended with signal 9"
     assert record["metrics"] == {} and record["curve"] == []
 
@@ -124,10 +124,10 @@ def test_ctrl_c_keeps_finished_cells(tmp_path, number):
         time.sleep(0.05)
     started = descendants(process.pid)
     process.send_signal(number)
-    said = process.communicate(timeout=30)[1]
-    assert process.returncode == 130 and "Traceback" not in said
+    stderr = process.communicate(timeout=30)[1]
+    assert process.returncode == 130 and "Traceback" not in stderr
     remedy = f"{out} has the finished cells: run the same command to resume"
-    assert remedy in said.splitlines()[-1]
+    assert remedy in stderr.splitlines()[-1]
     assert keys(out) and not set(started) & set(descendants(1)), "no worker is left"
 
 
@@ -208,9 +208,9 @@ def test_a_full_disk_ends_the_sweep_and_the_same_command_resumes_it(whole, tmp_p
     """A limit on the size of files, to which the ledger is filled with spaces."""
     out, most = tmp_path / "full.jsonl", 100_000
     out.write_text(" " * (most - 10_000) + "\n")
-    code, said = run(out, limits={resource.RLIMIT_FSIZE: most})
-    assert code == 2 and f"{out} cannot be written: File too large" in said.splitlines()[-1]
-    assert "Traceback" not in said and run(out)[0] == 0
+    code, stderr = run(out, limits={resource.RLIMIT_FSIZE: most})
+    assert code == 2 and f"{out} cannot be written: File too large" in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr and run(out)[0] == 0
     assert timeless(ledger.read_records(out)[0].values()) == timeless(records(whole))
 
 
@@ -218,11 +218,11 @@ def test_two_sweeps_do_not_share_a_ledger(whole, tmp_path):
     """The second is refused by a line that says what to do."""
     out = tmp_path / "one.jsonl"
     with ledger.locked(out):
-        code, said = run(out)
-        assert code == 2 and "another sweep is writing" in said and "--shard" in said
+        code, stderr = run(out)
+        assert code == 2 and "another sweep is writing" in stderr and "--shard" in stderr
         assert out.read_text() == ""
-    code, said = run(out)
-    assert code == 0, said
+    code, stderr = run(out)
+    assert code == 0, stderr
     with pytest.raises(MinitronError, match="cannot be written"), ledger.locked(tmp_path):
         pass
 
@@ -233,8 +233,8 @@ def test_two_sweeps_do_not_share_a_ledger(whole, tmp_path):
 def test_the_same_on_dask(whole, tmp_path):
     pytest.importorskip("distributed")
     out = tmp_path / "dask.jsonl"
-    code, said = run(out, "--cluster", "local")
-    assert code == 0 and keys(out) == keys(whole), said
+    code, stderr = run(out, "--cluster", "local")
+    assert code == 0 and keys(out) == keys(whole), stderr
     assert timeless(records(out)) == timeless(records(whole))
 
 
