@@ -10,6 +10,12 @@ import sys
 import numpy as np
 import pytest
 from helpers import bits, constant, feed, in_double, random_config, random_weights
+
+import train
+from minitron import Engine
+from minitron.base.environment import ROOT
+from minitron.data import tasks
+from minitron.data.config import Config
 from minitron.engine.model_file import (
     GROUP,
     INT8,
@@ -20,12 +26,6 @@ from minitron.engine.model_file import (
     quantize,
     read_model,
 )
-
-import train
-from minitron import Engine
-from minitron.base.environment import ROOT
-from minitron.data import tasks
-from minitron.data.config import Config
 from minitron.measure import evaluate
 from minitron.model import transformer as model
 from minitron.model.config import ModelConfig

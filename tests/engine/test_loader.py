@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from minitron.engine.engine import EngineMissing, ffi, library
 from minitron.engine.model_file import (
     FLOAT32,
     HEADER,
@@ -27,8 +29,6 @@ from minitron.engine.model_file import (
     padded,
     parse_model,
 )
-
-from minitron.engine.engine import EngineMissing, ffi, library
 from minitron.model.config import ModelConfig
 from minitron.model.params import Params
 

@@ -25,6 +25,7 @@ from minitron.model.optim import learning_rate
 from minitron.model.params import Params, init
 from minitron.model.transformer import loss_and_gradients
 from minitron.training.parallel import Workers
+from minitron.training.run import HELD_OUT_TOKENS
 
 needs_engine = pytest.mark.skipif(
     not any(ROOT.glob("build/libminitron.*")), reason="the engine is not built: run make")
@@ -396,7 +397,7 @@ def test_curve_shows_what_the_task_is_watched_with(tmp_path, options, watched):
     if "fourier" in watched:
         assert last["fourier"] == hidden.fourier(p.embed[:11])
     if "previous" in watched:
-        rows = evaluate.problems(task, config, config.length, "valid", train.LOOK // task.width)
+        rows = evaluate.problems(task, config, config.length, "valid", HELD_OUT_TOKENS // task.width)
         ids = None if rows.positions is None else rows.positions[:heads.ROWS]
         tokens = rows.inputs[:heads.ROWS]
         weights = heads.attention_weights(p, config, tokens, ids)

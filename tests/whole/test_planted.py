@@ -77,7 +77,7 @@ PLANTED = [
      "test_ops.py::test_gradient[ops-swiglu-grouped]"),
     ("large logits not shifted", "ops.py",
      "z = logits - logits.max(axis=-1, keepdims=True)", "z = logits",
-     "test_ops.py::test_large_numbers_do_not_overflow[minitron.ops]"),
+     "test_ops.py::test_large_numbers_do_not_overflow[minitron.model.ops]"),
     ("backward writes into its cache", "ops.py",
      "    p = np.exp(log_p)\n", "    p = np.exp(log_p, out=log_p)\n",
      "test_ops.py::test_nothing_is_changed_and_backward_repeats[ops-cross_entropy-grouped]"),
