@@ -18,6 +18,8 @@ from .ops import (  # noqa: F401  these have no drop-in
     linear_attention_forward,
     linear_backward,
     linear_forward,
+    rope_backward,
+    rope_forward,
     rope_table,
     rows_backward,
     rows_forward,
@@ -83,19 +85,6 @@ def rmsnorm_backward(dy, c_rmsnorm):
     dx -= np.multiply(n, mean[:, None], out=product)
     dx *= r[:, None]
     return dx.reshape(dy.shape), dgain
-
-
-def rope_forward(x, cis):
-    """1.04 at dim 32, 4 heads, T 64, else 1.00: a table of all heads, since NumPy is slow at
-    repeating rows of K/2 numbers
-    """
-    cis = np.repeat(cis, x.shape[2], axis=2)                            # (B, T, H, K/2)
-    return (x.view(cis.dtype) * cis).view(x.dtype), cis
-
-
-def rope_backward(dy, c_rope):
-    """As in ops.py"""
-    return (dy.view(c_rope.dtype) * c_rope.conj()).view(dy.dtype)
 
 
 def is_safe(total):

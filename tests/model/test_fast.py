@@ -42,7 +42,7 @@ def assert_equals_text(case, args, tolerance):
 
 
 def test_these_are_the_drop_ins():
-    assert set(DROP_INS) == {"embedding", "rmsnorm", "rope", "attention", "swiglu", "cross_entropy"}
+    assert set(DROP_INS) == {"embedding", "rmsnorm", "attention", "swiglu", "cross_entropy"}
 
 
 @pytest.mark.parametrize("size", SIZES)

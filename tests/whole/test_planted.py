@@ -88,8 +88,6 @@ PLANTED = [
     ("1/D twice in the fast rmsnorm", "fast.py",
      "mean = product @ gain * (1 / len(gain))", "mean = product @ gain * (1 / len(gain)**2)",
      "test_ops.py::test_gradient[fast-rmsnorm-wide]"),
-    ("fast rotation repeated, not undone", "fast.py",
-     "c_rope.conj()", "c_rope", "test_ops.py::test_gradient[fast-rope-grouped]"),
     ("no 1/sqrt(K) in the fast gradient", "fast.py",
      "values_t = np.multiply(transpose(by_head(v, G)), K**-0.5,",
      "values_t = np.multiply(transpose(by_head(v, G)), 1,",
