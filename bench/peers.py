@@ -1,7 +1,8 @@
-"""The same model, loss and AdamW in PyTorch and in JAX, written as their users would write them for speed on a processor.
+"""The same model, loss and AdamW in PyTorch and in JAX, as their users would write them for a CPU.
 
-A peer is made of a shape, the weights that minitron starts from, {name: array}, and a batch.  It is a function step(), which
-trains one step and returns the loss before it.  PyTorch: scaled_dot_product_attention, rms_norm, fused AdamW.
+A peer is made from a shape, the weights that minitron starts from, {name: array}, and a batch.  It
+is a function step() that trains one step and returns the loss before it.  PyTorch uses
+scaled_dot_product_attention, rms_norm and fused AdamW.
 """
 import numpy as np
 
@@ -15,16 +16,18 @@ def angles(shape):
 
 
 def torch_loss(shape, p, compiled):
-    """loss(inputs, targets) of parameters p: name -> list of tensors, one a layer where there are several"""
+    """loss(inputs, targets) of parameters p: name -> tensors, one per layer or a single one"""
     import torch
     import torch.nn.functional as F
 
     s = shape
     K = s.dim // s.heads
     table = torch.tensor(angles(s))
-    cis, cos, sin = torch.polar(torch.ones_like(table), table).to(torch.complex64), table.cos().float(), table.sin().float()
+    cis = torch.polar(torch.ones_like(table), table).to(torch.complex64)
+    cos, sin = table.cos().float(), table.sin().float()
 
-    def rope(x):        # (B, H, T, K); complex numbers are faster in eager mode, and torch.compile does not compile them
+    def rope(x):        # (B, H, T, K)
+        # Complex numbers are faster in eager mode, and torch.compile does not compile them.
         pairs = x.reshape(*x.shape[:-1], K // 2, 2)
         if not compiled:
             return torch.view_as_real(torch.view_as_complex(pairs) * cis).flatten(-2)
@@ -35,9 +38,11 @@ def torch_loss(shape, p, compiled):
         x = F.embedding(inputs, p["embed"][0])
         for l in range(s.layers):
             n = F.rms_norm(x, (s.dim,), p["norm1"][l], 1e-5)
-            q, k, v = F.linear(n, p["wqkv"][l]).view(s.batch, s.time, 3, s.heads, K).permute(2, 0, 3, 1, 4)
+            u = F.linear(n, p["wqkv"][l]).view(s.batch, s.time, 3, s.heads, K)
+            q, k, v = u.permute(2, 0, 3, 1, 4)                  # (B, H, T, K)
             if s.qk_norm:
-                q, k = F.rms_norm(q, (K,), p["norm_q"][l], 1e-5), F.rms_norm(k, (K,), p["norm_k"][l], 1e-5)
+                q = F.rms_norm(q, (K,), p["norm_q"][l], 1e-5)
+                k = F.rms_norm(k, (K,), p["norm_k"][l], 1e-5)
             y = F.scaled_dot_product_attention(rope(q), rope(k), v, is_causal=True)
             x = x + F.linear(y.transpose(1, 2).reshape(s.batch, s.time, s.dim), p["wo"][l])
             n = F.rms_norm(x, (s.dim,), p["norm2"][l], 1e-5)
@@ -52,12 +57,15 @@ def torch_loss(shape, p, compiled):
 def torch_step(shape, weights, inputs, targets, compiled):
     import torch
 
-    p = {name: [torch.nn.Parameter(torch.tensor(w)) for w in (tensor if tensor.ndim > 2 or name in shape.per_layer else [tensor])]
-         for name, tensor in weights.items()}
+    def parameters(name, tensor):
+        layers = tensor if tensor.ndim > 2 or name in shape.per_layer else [tensor]
+        return [torch.nn.Parameter(torch.tensor(w)) for w in layers]
+
+    p = {name: parameters(name, tensor) for name, tensor in weights.items()}
     norms = [w for name, tensors in p.items() for w in tensors if name.startswith("norm")]
-    others = [w for name, tensors in p.items() for w in tensors if not name.startswith("norm")]
-    optimizer = torch.optim.AdamW([{"params": norms, "weight_decay": 0}, {"params": others, "weight_decay": DECAY}],
-                                  lr=LR, betas=(BETA1, BETA2), eps=EPS, fused=True)
+    matrices = [w for name, tensors in p.items() for w in tensors if not name.startswith("norm")]
+    groups = [{"params": norms, "weight_decay": 0}, {"params": matrices, "weight_decay": DECAY}]
+    optimizer = torch.optim.AdamW(groups, lr=LR, betas=(BETA1, BETA2), eps=EPS, fused=True)
     inputs, targets = torch.tensor(inputs), torch.tensor(targets)
     forward = torch_loss(shape, p, compiled)
     if compiled:
@@ -88,7 +96,8 @@ def jax_loss(shape):
 
     s = shape
     K = s.dim // s.heads
-    cos, sin = jnp.cos(angles(s)).astype(jnp.float32)[:, None], jnp.sin(angles(s)).astype(jnp.float32)[:, None]
+    table = angles(s)[:, None]                                  # (T, 1, K/2)
+    cos, sin = jnp.cos(table).astype(jnp.float32), jnp.sin(table).astype(jnp.float32)
     future = jnp.triu(jnp.full((s.time, s.time), -jnp.inf, jnp.float32), 1)
 
     def norm(x, w):
@@ -105,7 +114,8 @@ def jax_loss(shape):
             q, k, v = u[:, :, 0], u[:, :, 1], u[:, :, 2]
             if s.qk_norm:
                 q, k = norm(q, p["norm_q"][l]), norm(k, p["norm_k"][l])
-            a = jax.nn.softmax(jnp.einsum("bqhk,bthk->bhqt", rope(q), rope(k)) * K**-0.5 + future)
+            scores = jnp.einsum("bqhk,bthk->bhqt", rope(q), rope(k)) * K**-0.5
+            a = jax.nn.softmax(scores + future)
             x = x + jnp.einsum("bhqt,bthk->bqhk", a, v).reshape(x.shape) @ p["wo"][l].T
             gate, up = jnp.split(norm(x, p["norm2"][l]) @ p["w13"][l].T, 2, -1)
             x = x + (jax.nn.silu(gate) * up) @ p["w2"][l].T
@@ -133,8 +143,9 @@ def jax_jit(shape, weights, inputs, targets):
 
     train = jax.jit(train, donate_argnums=(0, 1, 2))
     p = {name: jnp.asarray(w) for name, w in weights.items()}
-    state = [p, {name: jnp.zeros_like(w) for name, w in p.items()}, {name: jnp.zeros_like(w) for name, w in p.items()}]
-    inputs, targets, steps = jnp.asarray(inputs), jnp.asarray(targets), iter(range(1, 10**9))
+    m, v = ({name: jnp.zeros_like(w) for name, w in p.items()} for _ in range(2))
+    state, steps = [p, m, v], iter(range(1, 10**9))
+    inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
 
     def step():
         value, *state[:] = train(*state, float(next(steps)), inputs, targets)

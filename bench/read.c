@@ -1,9 +1,10 @@
-/* read.c: the limits that bench/engine.py compares run.c with: reading memory, and reading a file. */
+/* read.c: the limits of run.c in bench/engine.py: reading memory, reading a file. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-// The sum of floats (count) by so many threads, `times` over: nothing but loads, and additions that wait for none of them.
+// The sum of floats (count) on a number of threads, `times` over: nothing but loads, and additions
+// that do not wait for each other.
 float read_memory(const float *floats, uint64_t count, int threads, int times)
 {
     float total = 0;

@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""One training step of minitron against PyTorch (eager and compiled) and JAX, on the same cores, batch and weights.
+"""One training step of minitron against PyTorch (eager and compiled) and JAX.
 
-    python bench/train.py                   all shapes, every peer that is installed (pip install -e .[bench])
+    python bench/train.py                   all shapes, every peer that is installed
     python bench/train.py --shapes 0,2      some of them
     python bench/train.py --out FILE        append each shape's figures to FILE as a line of JSON
     python bench/train.py --table FILE      the figures in FILE as the tables of docs/speed.md
 
-Each contender runs in a process of its own; they take turns of about a second, while the others wait, so that a machine that gets
-faster or slower does so for all.  A figure compares what was measured in the same turn; the median over the turns is printed.
-Beside them NumPy multiplies two large float32 matrices on the same threads: the speed that no training can exceed.
+Cores, batch and weights are the same.  Each contender runs in a process of its own; they take turns
+of about a second, while the others wait, so that a machine that gets faster or slower does so for
+all.  Ratios are taken within a turn; the median over the turns is printed.  Beside them NumPy
+multiplies two large float32 matrices on the same threads: no training can exceed that speed.
 
-The peers train the same model: the losses of the steps before the first turn must agree, or the run fails.
+The peers train the same model: the losses of the steps before the first turn must agree, or the run
+fails.  To install them: pip install -e '.[bench]'.
 """
 import argparse
 import dataclasses
@@ -31,7 +33,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 import numpy as np
 import peers
 
-PEERS = {"torch_eager": "torch", "torch_compile": "torch", "jax_jit": "jax"}       # contender -> the package it needs
+# contender -> the package it needs
+PEERS = {"torch_eager": "torch", "torch_compile": "torch", "jax_jit": "jax"}
+BLAS_KERNEL = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")        # unset: BLAS chooses
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 WARM_UP = 12        # steps before the first turn; compilers work in the first, and caches settle
 TURN = 0.8          # seconds
@@ -50,13 +54,14 @@ class Shape:
     per_layer = ("norm1", "norm2", "norm_q", "norm_k")
 
     def __str__(self):
-        return (f"V {self.vocab}  T {self.time}  L {self.layers}  H {self.heads}  D {self.dim}  B {self.batch}"
-                + "  qk-norm" * self.qk_norm)
+        return (f"V {self.vocab}  T {self.time}  L {self.layers}  H {self.heads}  D {self.dim}  "
+                f"B {self.batch}" + "  qk-norm" * self.qk_norm)
 
     def config(self):
         from minitron.data.config import Config, default_shards
-        return Config(vocab=self.vocab, layers=self.layers, heads=self.heads, kv_heads=self.heads, dim=self.dim,
-                      head_dim=self.dim // self.heads, ffn_dim=8 * self.dim // 3 // 8 * 8, batch=self.batch, qk_norm=self.qk_norm,
+        return Config(vocab=self.vocab, layers=self.layers, heads=self.heads, kv_heads=self.heads,
+                      dim=self.dim, head_dim=self.dim // self.heads,
+                      ffn_dim=8 * self.dim // 3 // 8 * 8, batch=self.batch, qk_norm=self.qk_norm,
                       shards=default_shards(self.batch, self.time, self.dim))
 
 
@@ -102,10 +107,14 @@ def peak(*_):
 
 
 def contender(name, shape, folder):
-    """The process of a contender: at every line read it takes a turn of so many seconds, and answers with what it measured."""
+    """The process of a contender: for each number read, a turn of that many seconds, then a line
+
+    The line is JSON: the median step in ms, peak memory in MiB, the losses of the first steps.
+    """
     weights = dict(np.load(folder / "weights.npz"))
     inputs, targets = np.load(folder / "batch.npy")
-    step = {"minitron": minitron, "peak": peak}.get(name, getattr(peers, name, None))(shape, weights, inputs, targets)
+    make_step = {"minitron": minitron, "peak": peak}.get(name, getattr(peers, name, None))
+    step = make_step(shape, weights, inputs, targets)
     losses = [step() for _ in range(WARM_UP)]
     for line in sys.stdin:
         seconds, until = [], time.perf_counter() + float(line)
@@ -113,27 +122,32 @@ def contender(name, shape, folder):
             start = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - start)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-        print(json.dumps({"ms": 1e3 * statistics.median(seconds), "memory": memory, "losses": losses}), flush=True)
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        ms = 1e3 * statistics.median(seconds)
+        print(json.dumps({"ms": ms, "memory": memory, "losses": losses}), flush=True)
 
 
 class Process:
     """A contender's process, seen from outside."""
 
     def __init__(self, name, index, folder, threads):
-        environment = {key: value for key, value in os.environ.items() if key not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
-        # minitron's threads are its own, each with one of BLAS; the peers' libraries bring theirs, which get all cores.  Each
-        # variable is set, since importing minitron, as this process did, sets those of BLAS to 1.
+        environment = {key: value for key, value in os.environ.items() if key not in BLAS_KERNEL}
+        # minitron's threads are its own, each with one of BLAS; the peers' libraries bring theirs,
+        # which get all cores.  Each variable is set, since importing minitron sets those of BLAS.
         blas_threads = "1" if name == "minitron" else str(threads)
-        environment |= {variable: blas_threads for variable in BLAS_THREADS} | {"OMP_NUM_THREADS": str(threads)}
-        command = [sys.executable, "-W", "ignore", __file__, "--contender", name, "--shapes", str(index), "--folder", str(folder)]
-        self.process = subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        environment |= dict.fromkeys(BLAS_THREADS, blas_threads) | {"OMP_NUM_THREADS": str(threads)}
+        command = [sys.executable, "-W", "ignore", __file__, "--contender", name,
+                   "--shapes", str(index), "--folder", str(folder)]
+        self.process = subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE)
 
     def turn(self, seconds):
         print(seconds, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
-            sys.exit(f"bench: {' '.join(self.process.args)} ended with exit code {self.process.wait()}")
+            command, code = " ".join(self.process.args), self.process.wait()
+            sys.exit(f"bench: {command} ended with exit code {code}")
         return json.loads(answer)
 
     def stop(self):
@@ -159,11 +173,12 @@ def measure(index, names, rounds, threads):
                 turns[name].append(process.turn(TURN))
         for process in processes.values():
             process.stop()
-    return {name: {key: [turn[key] for turn in each] for key in each[0]} for name, each in turns.items()}
+    return {name: {key: [turn[key] for turn in own] for key in own[0]}
+            for name, own in turns.items()}
 
 
 def check_losses(measured):
-    """The peers do the same work: the losses of the first WARM_UP steps agree.  -> the largest relative difference"""
+    """The largest relative difference between losses of the first WARM_UP steps; exits if large"""
     ours = np.array(measured["minitron"]["losses"][0])
     worst = 0.0
     for name, values in measured.items():
@@ -185,54 +200,62 @@ def report(shape, measured, threads, out):
         "shape": dataclasses.asdict(shape),
         "threads": threads,
         "shards": shape.config().shards,
-        "ms": {name: round(float(np.median(each)), 2) for name, each in ms.items() if name != "peak"},
+        "ms": {name: round(float(np.median(own)), 2) for name, own in ms.items() if name != "peak"},
         "tokens_per_second": round(float(scored.size / np.median(ms["minitron"]) * 1e3)),
-        "times_faster": {name: round(float(np.median(each / ms["minitron"])), 2) for name, each in ms.items() if name in PEERS},
+        "times_faster": {name: round(float(np.median(own / ms["minitron"])), 2)
+                         for name, own in ms.items() if name in PEERS},
         "peak_gflops": round(float(np.median(speed_limit)) / 1e9),
         "share_of_peak": round(float(share), 3),
-        "memory_mib": {name: round(values["memory"][-1]) for name, values in measured.items() if name != "peak"},
+        "memory_mib": {name: round(values["memory"][-1])
+                       for name, values in measured.items() if name != "peak"},
         "loss_difference": check_losses(measured),
     }
-    print(f"\n{shape}   ({threads} threads, {figures['shards']} shards; losses agree to {figures['loss_difference']:.0e})")
+    print(f"\n{shape}   ({threads} threads, {figures['shards']} shards; "
+          f"losses agree to {figures['loss_difference']:.0e})")
     print(f"  {'':14} {'ms/step':>8} {'x minitron':>11} {'peak MiB':>9}")
-    for name, each in figures["ms"].items():
+    for name, value in figures["ms"].items():
         factor = f"{figures['times_faster'][name]:.2f}" if name in PEERS else "1"
-        print(f"  {name:14} {each:8.1f} {factor:>11} {figures['memory_mib'][name]:9}")
-    print(f"  minitron: {figures['tokens_per_second']:,} tokens/s, {share:.1%} of NumPy's sgemm peak, "
-          f"{figures['peak_gflops']} GFLOP/s", flush=True)
+        print(f"  {name:14} {value:8.1f} {factor:>11} {figures['memory_mib'][name]:9}")
+    print(f"  minitron: {figures['tokens_per_second']:,} tokens/s, {share:.1%} of NumPy's sgemm "
+          f"peak, {figures['peak_gflops']} GFLOP/s", flush=True)
     if out:
         with open(out, "a", encoding="utf-8") as file:
             file.write(json.dumps(figures) + "\n")
 
 
 def tables(path, threads):
-    """Those figures of a file that were measured on so many threads, in Markdown: speed, memory."""
-    lines = ["| V, T, L, H, D, B | minitron | PyTorch eager | torch.compile | JAX jit | times faster than each | of sgemm peak |",
-             "|---|---|---|---|---|---|---|"]
-    memory = ["| V, T, L, H, D, B | minitron | PyTorch eager | torch.compile | JAX jit |", "|---|---|---|---|---|"]
+    """The figures of a file that were measured on this many threads, in Markdown: speed, memory"""
+    heads = "| V, T, L, H, D, B | minitron | PyTorch eager | torch.compile | JAX jit |"
+    lines = [f"{heads} times faster than each | of sgemm peak |", "|---|---|---|---|---|---|---|"]
+    memory = [heads, "|---|---|---|---|---|"]
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         figures = json.loads(line)
         if figures["threads"] != threads:
             continue
         s, ms, mib = figures["shape"], figures["ms"], figures["memory_mib"]
-        shape = ", ".join(str(s[key]) for key in ("vocab", "time", "layers", "heads", "dim", "batch"))
-        shape += ", qk-norm" * s["qk_norm"]
+        sizes = ("vocab", "time", "layers", "heads", "dim", "batch")
+        shape = ", ".join(str(s[key]) for key in sizes) + ", qk-norm" * s["qk_norm"]
         times = ", ".join(f"{figures['times_faster'][name]:.2f}" for name in PEERS if name in ms)
         columns = [f"{ms[name]:.1f}" if name in ms else "" for name in ("minitron", *PEERS)]
         share = f"{figures['share_of_peak']:.0%} of {figures['peak_gflops']}"
         lines.append(f"| {shape} | {' | '.join(columns)} | {times} | {share} |")
-        memory.append(f"| {shape} | {' | '.join(str(mib.get(name, '')) for name in ('minitron', *PEERS))} |")
+        mibs = [str(mib.get(name, "")) for name in ("minitron", *PEERS)]
+        memory.append(f"| {shape} | {' | '.join(mibs)} |")
     return "\n".join(lines), "\n".join(memory)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", default=",".join(map(str, range(len(SHAPES)))), help="which of the shapes, 0 to 5")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", default=",".join(map(str, range(len(SHAPES)))),
+                        help="which of the shapes, 0 to 5")
     parser.add_argument("--peers", default=",".join(PEERS), help="which peers (default all)")
-    parser.add_argument("--rounds", type=int, default=9, help="turns each takes")
-    parser.add_argument("--threads", type=int, help="cores for each contender (default: all); 1 is what a cell of a sweep has")
+    parser.add_argument("--rounds", type=int, default=9, help="turns that each takes")
+    parser.add_argument("--threads", type=int,
+                        help="cores of each contender (default: all); a cell of a sweep has 1")
     parser.add_argument("--out", help="append the figures to this file")
-    parser.add_argument("--table", help="print this file's figures on --threads threads (default 2) and end")
+    parser.add_argument("--table",
+                        help="print this file's figures on --threads threads (default 2) and end")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     flags = parser.parse_args()
@@ -245,13 +268,15 @@ def main():
         return
     from minitron.base.environment import available_cpus
     threads = flags.threads or available_cpus()
-    wanted = [name for name in PEERS if name in flags.peers.split(",")]
-    installed = [name for name in wanted if importlib.util.find_spec(PEERS[name])]
-    for name in wanted:
+    names = [name for name in PEERS if name in flags.peers.split(",")]
+    installed = [name for name in names if importlib.util.find_spec(PEERS[name])]
+    for name in names:
         if name not in installed:
-            print(f"bench: {name} is left out, since {PEERS[name]} is not installed: pip install -e .[bench]")
+            print(f"bench: {name} is left out, since {PEERS[name]} is not installed: "
+                  "pip install -e '.[bench]'")
     for index in indices:
-        report(SHAPES[index], measure(index, ["minitron", "peak", *installed], flags.rounds, threads), threads, flags.out)
+        measured = measure(index, ["minitron", "peak", *installed], flags.rounds, threads)
+        report(SHAPES[index], measured, threads, flags.out)
 
 
 if __name__ == "__main__":

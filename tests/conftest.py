@@ -13,13 +13,19 @@ from minitron.engine.model_file import FLOAT32, Vocabulary, model_bytes, read_mo
 
 @pytest.fixture
 def build(tmp_path):
-    """build(config, ...) -> an Engine with random weights or p, closed after the test, and the weights as its file holds them."""
+    """build(config, ...) -> an Engine with random weights or p, and the weights of its file
+
+    The Engine is closed after the test.
+    """
     engines = []
 
-    def build(config, seed=0, pieces=None, context=64, bos=None, eos=None, threads=1, dtype=FLOAT32, p=None):
+    def build(config, seed=0, pieces=None, context=64, bos=None, eos=None, threads=1,
+              dtype=FLOAT32, p=None):
         p, path = random_weights(config, seed) if p is None else p, tmp_path / f"{len(engines)}.bin"
-        pieces = pieces or [token.to_bytes(1 + (token > 255), "big") for token in range(config.vocab)]
-        path.write_bytes(model_bytes(config, p, Vocabulary(pieces, context, bos, eos, 1.0), {}, dtype))
+        tokens = range(config.vocab)
+        pieces = pieces or [token.to_bytes(1 + (token > 255), "big") for token in tokens]
+        vocabulary = Vocabulary(pieces, context, bos, eos, 1.0)
+        path.write_bytes(model_bytes(config, p, vocabulary, {}, dtype))
         engines.append(Engine(path, threads))
         return engines[-1], p if dtype == FLOAT32 else read_model(path)[1]
 
@@ -36,13 +42,14 @@ def letters(build):
 
 @pytest.fixture
 def built(tmp_path, monkeypatch):
-    """built(compiler, flags): from here to the test's end Engine uses a library that is built so."""
+    """built(compiler, flags): Engine uses a library built so until the test ends."""
     def built(compiler, *flags, source=ROOT / "run.c"):
         if not shutil.which(compiler):
             pytest.skip(f"{compiler} is not installed")
         module.library()                    # which reads the declarations
         path = tmp_path / "library.so"
-        always = ["-std=c11", "-ffp-contract=off", "-DMINITRON_LIB", "-shared", "-fPIC", "-w"]     # the Makefile's, but for -O3
+        # the Makefile's flags, except for -O3
+        always = ["-std=c11", "-ffp-contract=off", "-DMINITRON_LIB", "-shared", "-fPIC", "-w"]
         subprocess.run([compiler, *always, *flags, source, "-o", path, "-lm"], check=True)
         lib = module.ffi.dlopen(str(path))
         monkeypatch.setattr(module, "library", lambda: lib)

@@ -41,7 +41,7 @@ DEFAULTS = {
     "BOS": None,            # the piece that stands for an empty prompt
     "BATCH": 128,           # sequences per step
     "VERSION": 1,           # raised when sample() changes: a run's key holds it
-    "TEMPERATURE": 0.0,     # run.c samples with it unless told: 0 where there is one answer
+    "TEMPERATURE": 0.0,     # run.c samples with it by default: 0 where there is one answer
     "DATA": False,          # --data may name a file for it
     "WATCH": (),            # instruments read during training: "heads", "fourier" (training/run.py)
 }
@@ -293,6 +293,6 @@ def thinned(lengths):
 
 
 def version(name, definition, fingerprint):
-    """What a run's key holds of its task: of a file its content, not its path"""
+    """The part of a run's key that names its task: of a file the content, not the path"""
     identity = f"file {definition.DIGEST}" if is_file(name) else name
     return f"{identity} {definition.VERSION} {fingerprint}".rstrip()

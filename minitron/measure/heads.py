@@ -1,4 +1,4 @@
-"""What attention heads do: the share of a head's attention that follows a named pattern.
+"""The work of attention heads: the share of a head's attention that follows a named pattern.
 
     previous    a token looks at the one before it
     induction   a token looks at the one after an earlier token like itself

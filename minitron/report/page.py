@@ -255,7 +255,7 @@ def curve_data(points):
 
 
 def rounded(value, digits):
-    """A number with so many digits, as short as JSON has it; None for NaN, None and above 1e300"""
+    """A number with this many digits, as short as JSON has it; None for NaN, None, above 1e300"""
     if value is None or not abs(value) < 1e300:
         return None
     short = float(f"{value:.{digits}g}")

@@ -13,7 +13,7 @@ from ..data.config import Config
 from ..measure.evaluate import wilson
 from .verdict import LEARNT
 
-LEARNT_NATS = 0.05      # a distribution is learnt within so many nats of the lowest possible nll
+LEARNT_NATS = 0.05      # a distribution is learnt within this many nats of the lowest possible nll
 ROWS = ("dim", "layers", "heads", "ffn_dim", "steps", "train_fraction", "attention", "positions",
         "rope_theta", "variant", "options")
 COLUMNS = ("length",) + ROWS

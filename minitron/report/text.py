@@ -1,6 +1,6 @@
 """The report of ledgers in the terminal: phase diagrams, frontiers, verdicts and commands.
 
-Next: verdict.py, the rule behind the verdicts.
+Next: verdict.py, the rule of the verdicts.
 """
 import os
 import sys

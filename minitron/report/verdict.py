@@ -25,7 +25,7 @@ from ..base.rng import Random
 LEARNT, FAILED, NEAR_ZERO = 0.9, 0.5, 0.1       # normalized scores
 HIDDEN = 0.5            # share of nll's fall that a mirage makes while exact match is near 0
 FALLING = 0.4           # least pace of nll before the rise, as a share of its pace in the rise
-RISE, RISE_STEPS = 0.8, 2       # a jump: exact match rises by so much, in so many steps at most
+RISE, RISE_STEPS = 0.8, 2       # a jump: the least rise of exact match, the most steps it may take
 MIN_SETTINGS = 4        # of the dial, to tell a jump from a slope
 RESAMPLINGS = 200
 

@@ -397,7 +397,8 @@ def test_curve_shows_what_the_task_is_watched_with(tmp_path, options, watched):
     if "fourier" in watched:
         assert last["fourier"] == hidden.fourier(p.embed[:11])
     if "previous" in watched:
-        rows = evaluate.problems(task, config, config.length, "valid", HELD_OUT_TOKENS // task.width)
+        limit = HELD_OUT_TOKENS // task.width
+        rows = evaluate.problems(task, config, config.length, "valid", limit)
         ids = None if rows.positions is None else rows.positions[:heads.ROWS]
         tokens = rows.inputs[:heads.ROWS]
         weights = heads.attention_weights(p, config, tokens, ids)
@@ -418,9 +419,11 @@ def test_held_out_split_without_a_problem_is_watched_too(tmp_path):
 
 def test_reached_is_the_first_evaluation_that_shows_it():
     curve = [{"step": step, "exact": exact, "nll": nll} for step, exact, nll in [
-        (10, None, None), (20, 0.2, 1.0), (30, 0.5, 0.99), (40, 0.4, 0.3), (50, 0.99, 0.1), (60, 1.0, 0.05)]]
-    assert record.first_steps_to(curve) == {"exact 0.5": 30, "exact 0.99": 50, "nll 1": 30, "nll 0.1": 60}
-    assert record.first_steps_to(curve[:2]) == record.first_steps_to([]) == dict.fromkeys(record.first_steps_to(curve))
+        (10, None, None), (20, 0.2, 1.0), (30, 0.5, 0.99), (40, 0.4, 0.3), (50, 0.99, 0.1),
+        (60, 1.0, 0.05)]]
+    steps = record.first_steps_to(curve)
+    assert steps == {"exact 0.5": 30, "exact 0.99": 50, "nll 1": 30, "nll 0.1": 60}
+    assert record.first_steps_to(curve[:2]) == record.first_steps_to([]) == dict.fromkeys(steps)
 
 
 @pytest.mark.parametrize("floor, last", [(1, 2.0), (0.1, 0.2), (0, 0)])

@@ -89,7 +89,8 @@ def test_flags_take_precedence_over_cells(spec):
     ('task = "addition"\ncells = [{seed = 8}]', "'seed' is unknown: use"),
     ('task = "addition"\ncells = [{task = "parity"}]', "'task' is unknown: use"),
     ('task = "addition"\ncells = [{dim = 8}, {dim = "wide"}]', "--dim 'wide' is not a whole"),
-    ('task = "addition"\ncells = [{dim = 8}, {length = 65}]', "cell --task addition --seed 0: length"),
+    ('task = "addition"\ncells = [{dim = 8}, {length = 65}]',
+     "cell --task addition --seed 0: length"),
 ])
 def test_wrong_spec_files_are_refused_in_one_line(spec, content, words):
     refused(words, cells, spec(content), seeds=None)

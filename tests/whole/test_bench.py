@@ -25,7 +25,8 @@ def load(name):
 
 
 def run(script, *flags):
-    return subprocess.run([sys.executable, str(ROOT / "bench" / script), *flags], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, str(ROOT / "bench" / script), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_a_shape_is_measured_without_any_peer(tmp_path):
@@ -33,8 +34,9 @@ def test_a_shape_is_measured_without_any_peer(tmp_path):
     done = run("train.py", "--shapes", "0", "--peers", "", "--rounds", "1", "--out", str(out))
     assert done.returncode == 0, done.stderr
     [figures] = map(json.loads, out.read_text().splitlines())
-    assert figures["shape"]["dim"] == 32 and figures["ms"].keys() == {"minitron"} and figures["times_faster"] == {}
-    assert 0 < figures["share_of_peak"] < 1 and f"{figures['tokens_per_second']:,} tokens/s" in done.stdout
+    assert figures["shape"]["dim"] == 32 and figures["ms"].keys() == {"minitron"}
+    assert figures["times_faster"] == {} and 0 < figures["share_of_peak"] < 1
+    assert f"{figures['tokens_per_second']:,} tokens/s" in done.stdout
 
 
 def test_losses_that_differ_stop_the_benchmark():
@@ -47,7 +49,7 @@ def test_losses_that_differ_stop_the_benchmark():
 
 @pytest.mark.parametrize("index", [0, 5])
 def test_pytorch_trains_the_same_model(monkeypatch, index):
-    """The losses of five steps, so that the gradients and the optimizer are the same, too.  Shape 5 has qk-norm."""
+    """Five steps, so that gradients and optimizer are the same, too.  Shape 5 has qk-norm."""
     pytest.importorskip("torch")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     bench = load("train")
@@ -55,7 +57,8 @@ def test_pytorch_trains_the_same_model(monkeypatch, index):
     shape = bench.SHAPES[index]
     weights = init(shape.config()).tensors()
     inputs, targets = np.random.RandomState(0).randint(0, shape.vocab, (2, shape.batch, shape.time))
-    ours, theirs = (make(shape, weights, inputs, targets) for make in (bench.minitron, bench.peers.torch_eager))
+    ours, theirs = (make(shape, weights, inputs, targets)
+                    for make in (bench.minitron, bench.peers.torch_eager))
     for _ in range(5):
         assert ours() == pytest.approx(theirs(), rel=1e-5)
 
@@ -65,8 +68,10 @@ def test_the_engine_is_measured(tmp_path):
     done = run("engine.py", "--shapes", "0", "--threads", "1", "--rounds", "1", "--out", str(out))
     assert done.returncode == 0, done.stderr
     [figures] = map(json.loads, out.read_text().splitlines())
-    assert figures["shape"]["dim"] == 64 and figures["ratios"].keys() == {"decode", "score", "generate"}
-    assert all(0 < ratio < 10 for ratio in figures["ratios"].values()) and "dim 64, 1 thread: decode" in done.stdout
+    assert figures["shape"]["dim"] == 64
+    assert figures["ratios"].keys() == {"decode", "score", "generate"}
+    assert all(0 < ratio < 10 for ratio in figures["ratios"].values())
+    assert "dim 64, 1 thread: decode" in done.stdout
     printed = run("engine.py", "--table", str(out)).stdout
     assert printed.count("\n") == 3 and f"{100 * figures['ratios']['score']:.0f}%" in printed
 
@@ -86,8 +91,10 @@ def test_the_documentation_quotes_what_was_measured():
 
 @pytest.mark.skipif(not BUILT, reason="the engine is not built: run make")
 def test_speed_of_a_model(tmp_path):
-    """bench/engine.py --model: the last line names the bits of the logits after 0, 7, 14 ..., so that
-    machines, builds and threads can be compared."""
+    """bench/engine.py --model: the last line names the bits of the logits after 0, 7, 14 ...
+
+    So machines, builds and threads can be compared.
+    """
     model = write(tmp_path / "model.bin", LETTERS, context=700, dtype=INT8)
     command = [sys.executable, ROOT / "bench" / "engine.py", "--model", model, "--threads", "2"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True,

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = next(up for up in Path(__file__).resolve().parents if (up / "run.c").exists())
-PATHS = ("README.md", "docs")       # the files and folders that are checked
+# The files and folders that are checked
+PATHS = ("README.md", "docs", "minitron", "tasks", "train.py", "bench", "run.c")
 
 COUNTED = ("nats?|bits?|bytes|GFLOPs?|FLOPs?|tokens|seconds|ms|ns|milliseconds|microseconds|"
            "perplexity|seeds|lines?|sequences|weights|evaluations|exponentials|products|"

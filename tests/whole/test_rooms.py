@@ -1,4 +1,5 @@
-"""The house rule: a room imports only rooms that stand before it, tasks import NumPy, and nothing imports train.py."""
+"""The house rule: rooms import only rooms before them, tasks import NumPy, nothing imports train.py.
+"""
 import ast
 import sys
 
@@ -31,7 +32,8 @@ def arrows():
     pairs = set()
     for path in PACKAGE:
         room = path.parent.name
-        rooms = {name.split(".")[1] for name in imported_names(path) if name.startswith("minitron.")}
+        rooms = {name.split(".")[1] for name in imported_names(path)
+                 if name.startswith("minitron.")}
         pairs |= {(room, other) for other in rooms & set(LEVEL) if other != room}
     return pairs
 
