@@ -43,7 +43,7 @@ spec.loader.exec_module(bench_train)
 
 def plain_twins(*names):
     """A context in which these drop-ins are the ops that they stand for"""
-    pairs = [f"{name}_{way}" for name in names for way in ("forward", "backward")]
+    pairs = [f"{name}_{direction}" for name in names for direction in ("forward", "backward")]
     return mock.patch.multiple(fast, **{pair: getattr(ops, pair) for pair in pairs})
 
 

@@ -52,11 +52,11 @@ def reference(tokens, variant, states):
     pairs = np.ones((len(tokens), states, states))                      # counts, each from 1
     single = np.ones((len(tokens), states))
     for t in range(1, time):
-        last, here = tokens[:, t - 1], tokens[:, t]                     # (B,)
+        last, new = tokens[:, t - 1], tokens[:, t]                     # (B,)
         single[rows, last] += 1
-        by_pair = pairs[rows, last, here] / pairs[rows, last].sum(axis=1)
-        by_symbol = single[rows, here] / single.sum(axis=1)
+        by_pair = pairs[rows, last, new] / pairs[rows, last].sum(axis=1)
+        by_symbol = single[rows, new] / single.sum(axis=1)
         nats["Bayes bigram"] -= np.log(by_pair).mean() / (time - 1)
         nats["unigram"] -= np.log(by_symbol).mean() / (time - 1)
-        pairs[rows, last, here] += 1
+        pairs[rows, last, new] += 1
     return nats

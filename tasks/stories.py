@@ -86,9 +86,9 @@ def sentence(*parts):
 
 def sample(rng, length, batch, variant, world):
     # who the story is about, and where they live
-    known = facts(world)
+    table = facts(world)
     hero = rng.integers(0, NAMES, batch)                                    # (B,)
-    friend, place = choose(rng, known["friend"][hero]), choose(rng, known["place"][hero])
+    friend, place = choose(rng, table["friend"][hero]), choose(rng, table["place"][hero])
     a, b, where = NAME + hero, NAME + friend, PLACE + place
     she = np.where(hero < len(SHE), WORDS.index("she"), WORDS.index("he"))
     columns = [WORDS.index(".")] + sentence(a, "and", b, "live near the", where)
@@ -97,10 +97,10 @@ def sample(rng, length, batch, variant, world):
     thing = colour = np.zeros(batch, np.int64)
     for number in range(1, length):
         kind = rng.integers(0, 4, batch) * (number > 1)                     # (B,)
-        new_thing = choose(rng, known["thing"][hero])
-        new_colour = choose(rng, known["colour"][new_thing])
+        new_thing = choose(rng, table["thing"][hero])
+        new_colour = choose(rng, table["colour"][new_thing])
         thing, colour = np.where(kind == 0, [new_thing, new_colour], [thing, colour])
-        verb = VERB + choose(rng, known["verb"][thing])
+        verb = VERB + choose(rng, table["verb"][thing])
         hue, item = COLOUR + colour, THING + thing
         kinds = [sentence(a, "gives", b, "a", hue, item, "today"),
                  sentence(b, "thanks", a, "and takes the", item),

@@ -4,18 +4,17 @@
     python -m minitron heads model.bin --task addition      on the problems of a task
     python -m minitron heads model.bin --picture heads.png
 """
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from ..base import cli
 from ..base.errors import MinitronError
-from ..base.files import write_atomically
 from ..base.rng import GALLERY, Random
 from ..data.config import Config
 from ..measure import evaluate, heads
 from ..measure.loaded_model import TASK_FIELDS, LoadedModel
+from ..report.picture import figure_class, save
 
 LABELLED = 64       # tokens of a row, at most, that a picture labels
 
@@ -62,7 +61,8 @@ def head_lines(path, flags, picture):
 def task_rows(model, flags):
     """Test problems -> tokens (B, T), positions (B, T) or None, scored (B, T), their description"""
     config, task = model.task_config(flags)
-    problems = evaluate.problems(task, config, task.length, "test", heads.few(task.width))
+    rows = heads.rows_to_sample(task.width)
+    problems = evaluate.problems(task, config, task.length, "test", rows)
     if len(problems.inputs) == 0:
         raise MinitronError(f"task {task.name} has no test problems of length {task.length}: "
                             "use a smaller --train-fraction")
@@ -94,12 +94,8 @@ def draw_attention(path, weights, labels):
 
     Raises MinitronError.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MinitronError("a picture needs matplotlib: pip install matplotlib") from None
     layers, count, time, _ = weights.shape
-    figure = Figure(figsize=(3.2 * count + 0.6, 3.2 * layers + 0.6), layout="constrained")
+    figure = figure_class()(figsize=(3.2 * count + 0.6, 3.2 * layers + 0.6), layout="constrained")
     for layer, head in np.ndindex(layers, count):
         axes = figure.add_subplot(layers, count, layer * count + head + 1,
                                   title=f"layer {layer}, head {head}")
@@ -109,17 +105,8 @@ def draw_attention(path, weights, labels):
             axes.set_yticks(range(time), labels, fontsize=5)
         axes.set(xlabel="looks at", ylabel="token")
     figure.colorbar(image, ax=figure.axes, label="attention", shrink=0.6)
-    write_figure(path, figure)
-
-
-def write_figure(path, figure):
-    """Raises MinitronError."""
-    kind, content = Path(path).suffix[1:], BytesIO()
+    kind = Path(path).suffix[1:]
     if not kind:
         raise MinitronError(f"picture {path} has no ending to say its format: "
                             "use .png, .svg or .pdf")
-    try:
-        figure.savefig(content, format=kind, dpi=150)
-    except ValueError as error:
-        raise MinitronError(f"picture {path} cannot be written: {error}") from None
-    write_atomically(path, content.getbuffer())
+    save(figure, path, kind)

@@ -31,7 +31,7 @@ def attention_weights(p, config, tokens, positions=None):
     return np.array(weights).reshape(config.layers, B, config.heads, T, T)
 
 
-def few(time):
+def rows_to_sample(time):
     """Number of rows of this many tokens that are enough to look at"""
     return max(1, min(ROWS, MOST // time**2))
 

@@ -105,8 +105,8 @@ def draw_law(axis, name, size, fitted):
     curve = np.geomspace(fitted.x.min(), fitted.x.max(), 100)
     formula = f"{'' if fitted.E is not None else 'E + '}A / x^{fitted.law.alpha:.2f}"
     axis.loglog(curve, fitted.law(curve) - floor, "--", color=picture.ORANGE, label=formula)
-    known = fitted.E is not None
+    has_floor = fitted.E is not None
     exact = f"exact match {fitted.exact.min():.0%} to {fitted.exact.max():.0%}"
-    axis.set(xlabel=SIZES[size], ylabel="nll above the best predictor's" if known else "nll",
-             title=name if known else f"{name}; {exact}")
+    axis.set(xlabel=SIZES[size], ylabel="nll above the best predictor's" if has_floor else "nll",
+             title=name if has_floor else f"{name}; {exact}")
     axis.legend()

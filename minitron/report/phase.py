@@ -10,7 +10,7 @@ import numpy as np
 from ..data import tasks
 from ..data.command_line import shortest_settings, train_with
 from ..data.config import Config
-from ..measure.evaluate import wilson
+from ..measure import evaluate
 from .verdict import LEARNT
 
 LEARNT_NATS = 0.05      # a distribution is learnt within this many nats of the lowest possible nll
@@ -39,7 +39,7 @@ class Cell(NamedTuple):
         if not learnt:
             return None
         share = sum(learnt) / len(learnt)
-        return share, wilson(share, len(learnt)), len(learnt)
+        return share, evaluate.wilson(share, len(learnt)), len(learnt)
 
 
 class PhaseDiagram(NamedTuple):
@@ -70,8 +70,7 @@ def normalized_score(record):
     if metrics is None:
         return 0.0 if record["status"] == "diverged" else None
     if has_right_answers(record, metrics):
-        exact, chance = metrics["exact"], metrics["chance_exact"]
-        return (exact - chance) / (1 - chance) if chance < 1 else 0.0
+        return evaluate.normalized_score(metrics["exact"], metrics["chance_exact"])
     if metrics.get("reference"):
         return float(metrics["nll"] - min(metrics["reference"].values()) <= LEARNT_NATS)
     return None

@@ -40,12 +40,15 @@ def figure_class():
 
 
 def save(figure, path, kind):
-    """Write a figure, whole or not at all.      kind: of PICTURES.  Raises MinitronError."""
+    """Write a figure, whole or not at all.      kind: png, svg or pdf.  Raises MinitronError."""
     from matplotlib import rc_context
     picture = BytesIO()
     with rc_context({"svg.hashsalt": "minitron"}):      # the same ledger gives the same file
         metadata = {"Date": None} if kind == "svg" else None
-        figure.savefig(picture, format=kind, dpi=150, metadata=metadata)
+        try:
+            figure.savefig(picture, format=kind, dpi=150, metadata=metadata)
+        except ValueError as error:             # matplotlib does not know the format
+            raise MinitronError(f"picture {path} cannot be written: {error}") from None
     write_atomically(path, picture.getvalue())
 
 

@@ -139,7 +139,7 @@ def instrument_readings(run):
     if "fourier" in watch:
         readings["fourier"] = hidden.fourier(run.p.embed[:run.task.length])
     if "heads" in watch and len(run.held_out.inputs):
-        rows = run.held_out.subset(slice(heads.few(run.held_out.inputs.shape[1])))
+        rows = run.held_out.subset(slice(heads.rows_to_sample(run.held_out.inputs.shape[1])))
         weights = heads.attention_weights(run.p, run.config, rows.inputs, rows.positions)
         scores = heads.head_scores(weights, rows.inputs, rows.targets >= 0)
         readings |= {name: score.round(4).tolist() for name, score in scores.items()}

@@ -1,5 +1,4 @@
-"""The house rule: rooms import only rooms before them, tasks import NumPy, nothing imports train.py.
-"""
+"""The house rule: rooms import only earlier rooms, tasks import NumPy, nothing imports train.py."""
 import ast
 import sys
 
