@@ -96,14 +96,14 @@ def main(argv):
                         help="resume from the checkpoint of --out, with its configuration")
     parser.add_argument("--cells", nargs=2, help=cli.HIDDEN)        # how a sweep starts a worker
     flags = vars(parser.parse_args(argv))
-    worker = flags.pop("cells")
+    worker, out, ledger, resume = (flags.pop(name) for name in ("cells", "out", "ledger", "resume"))
     if worker:
         return cells.serve(train, *worker)
-    return train_and_print(flags, flags.pop("out"), flags.pop("ledger"), flags.pop("resume"))
+    return train_and_print(flags, out, ledger, resume)
 
 
 def train_and_print(flags, out, ledger, resume):
-    """Train what the flags, {field: value}, say; print the result and a command to try next."""
+    """Train the configuration of flags, {field: value}; print the result and a command to try."""
     config = checkpoint.saved_config(f"{out}.ckpt", flags) if resume else Config(**flags)
     config = config.resolve()
     task = tasks.load(config)

@@ -52,7 +52,8 @@ def eval_lines(path, flags, lengths, temperatures):
         problems = evaluate.problems(task, config, length, "test", config.test_items)
         metrics[length] = evaluate.metrics_at_length(model.score, task, length, problems)
         if temperatures and len(problems.inputs):
-            metrics[length] |= evaluate.sampling_metrics(model.score, task, problems, temperatures)
+            metrics[length] |= evaluate.sampling_metrics(model.score, task, length, problems,
+                                                         temperatures)
     yield from record.metrics_lines(metrics)
 
 

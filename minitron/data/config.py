@@ -1,6 +1,6 @@
 """A run's configuration: one frozen dataclass, whose fields are the flags of train.py.
 
-Fields left at None depend on others, most of all on dim, the one dial; `resolve` fills them in.
+Fields left at None depend on others, most of all on dim; `resolve` fills them in.
 Two runs with equal resolved configurations give equal bits (on one machine, with one NumPy), so
 its hash, `key`, is the name of a run.
 """
@@ -110,7 +110,8 @@ class Config(ModelConfig):
     def key(self, task):
         """12 hex digits that name this run: a hash of it and the versions of task and record
 
-        Fields at their defaults are left out: a field added to minitron later changes no name.
+        Fields at their defaults are left out: a field added to minitron later changes no name.  A
+        default that changes needs a new RECORD_VERSION.
         """
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
                   if getattr(self, field.name) != field.default}
@@ -147,8 +148,8 @@ def check_positions(c, task):
 def default_shards(batch, time, dim):
     """The number of shards of a batch, by its size: 1, 2 or 4
 
-    Two threads would wait for each other on a small batch: a step of addition at dim 16 takes 2 ms
-    with one shard and 5 ms with two.  The arrays of half a large batch would not fit the caches.
+    Two threads would wait for each other on a small batch, and the arrays of half a large batch
+    would not fit the caches.
     """
     size = batch * time * dim
     return min(batch, 1 if size < 2**16 else 2 if size < 2**19 else 4)

@@ -7,18 +7,18 @@ def parse_options(task, ranges, text):
 
     ranges: {name: (default, smallest, largest)}.  Raises MinitronError.
     """
-    options, given = {name: default for name, (default, _, _) in ranges.items()}, set()
+    options, names = {name: default for name, (default, _, _) in ranges.items()}, set()
     for part in (text or "").split(","):
         name, _, value = part.partition("=")
         if not part:
             continue
-        if name in given:
+        if name in names:
             raise MinitronError(f"option {name} is given twice in {text!r}: give it once")
         if name not in ranges:
             defaults = ", ".join(f"{name}={default}" for name, (default, _, _) in ranges.items())
             raise MinitronError(f"option {part!r} is unknown to task {task}, whose options are: "
                                 f"{defaults or 'none'}")
-        given.add(name)
+        names.add(name)
         options[name] = parse_option(task, name, value, *ranges[name])
     return options
 

@@ -104,8 +104,8 @@ def metrics_at_length(score, task, length, problems):
     targets, module, n = problems.targets, task.module, len(problems.targets)
     if n == 0:
         return {"n": 0} | dict.fromkeys(METRICS)
-    nll, brier, right = tokens = token_scores(score, problems)
-    metrics = mean_scores(*tokens, targets)
+    scores = nll, _, right = token_scores(score, problems)          # (B, T) each
+    metrics = mean_scores(*scores, targets)
     low, high = wilson(metrics["exact"], n)
     chance_token, chance_exact = batches.chance(task, length, targets)
     metrics |= {
@@ -119,10 +119,10 @@ def metrics_at_length(score, task, length, problems):
         metrics["reference"] = module.reference(problems.tokens, task.variant, **task.arguments)
     if hasattr(module, "group"):
         groups = module.group(problems.tokens, length, **task.arguments)            # (B,)
-        metrics["groups"] = {int(g): mean_scores(*(x[groups == g] for x in (*tokens, targets)))
+        metrics["groups"] = {int(g): mean_scores(*(x[groups == g] for x in (*scores, targets)))
                              for g in np.unique(groups)}
     if hasattr(module, "sampled"):
-        metrics |= sampling_metrics(score, task, problems, TEMPERATURES)
+        metrics |= sampling_metrics(score, task, length, problems, TEMPERATURES)
     return metrics
 
 
@@ -202,7 +202,7 @@ def in_context_gain(nll, targets):
 # ---- sampling ------------------------------------------------------------------------------------
 
 
-def sampling_metrics(score, task, problems, temperatures):
+def sampling_metrics(score, task, length, problems, temperatures):
     """sampled: {temperature: sampling_accuracy}; sampled_reference: that of a perfect model
 
     sampled_reference is empty if the task has no closed form for it.
@@ -211,7 +211,7 @@ def sampling_metrics(score, task, problems, temperatures):
         return {f"{t:g}": accuracy(t) for t in temperatures}
 
     def reference(temperature):
-        return task.module.sampled(temperature, task.length, task.variant, **task.arguments)
+        return task.module.sampled(temperature, length, task.variant, **task.arguments)
 
     return {"sampled": at_each(lambda t: sampling_accuracy(score, problems, t)),
             "sampled_reference": at_each(reference) if hasattr(task.module, "sampled") else {}}

@@ -57,17 +57,17 @@ def score(weights, pattern):
     return (size * pattern).sum(axis=(-3, -2, -1)) / size.sum(axis=(-3, -2, -1))
 
 
-def head_scores(weights, tokens, asked=None):
-    """weights (L, B, H, T, T), tokens (B, T), asked (B, T) bool or None -> {pattern: score (L, H)}
+def head_scores(weights, tokens, queries=None):
+    """{pattern: score (L, H)}      weights (L, B, H, T, T), tokens (B, T), queries (B, T) bool
 
-    If `asked` is given, induction is scored at these tokens alone.  A row of MQAR, for one, is
+    If `queries` is given, induction is scored at these tokens alone.  A row of MQAR, for one, is
     mostly filler, which repeats: a head that never looks anything up would score high.
     """
     heads = np.moveaxis(weights, 2, 1)                                      # (L, H, B, T, T)
-    asking = heads if asked is None else heads * asked[:, :, None]
+    masked = heads if queries is None else heads * queries[:, :, None]
     return {
         "previous": score(heads, previous_token_pattern(tokens)),
-        "induction": score(asking, induction_pattern(tokens)),
+        "induction": score(masked, induction_pattern(tokens)),
     }
 
 

@@ -1,4 +1,4 @@
 """The transformer: each operation with its gradient, the blocks built of them, AdamW.
 
-Read first: ops.py, then transformer.py.
+Read first: transformer.py, then ops.py.
 """

@@ -1,6 +1,6 @@
 """The model's configuration: with the weights, all that run.c needs to know.
 
-Fields left at None depend on others, most of all on dim, the one dial; `resolve` fills them in.
+Fields left at None depend on others, most of all on dim; `resolve` fills them in.
 """
 import dataclasses
 import math

@@ -1,7 +1,7 @@
 """FLOPs that the model asks for: matrix products alone, 2 per multiply-add.
 
 Scaling laws are drawn over this count, which depends on nothing but the configuration and the data.
-model.py computes less in the first and the last layer, and more in attention.
+transformer.py computes less in the first and the last layer, and more in attention.
 """
 import numpy as np
 

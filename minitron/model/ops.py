@@ -1,7 +1,7 @@
 """Every operation of the model as a pair: the forward, and below it the gradient, by hand.
 
     y, c_op = op_forward(x, ...)        c_op, the cache, keeps the values that op_backward needs
-    dx, ... = op_backward(dy, c_op)     dx is the gradient of the loss by x; dy, that by y, comes in
+    dx, ... = op_backward(dy, c_op)     dx is the gradient of the loss with respect to x
 
 Dimension key, used everywhere, in Python and in run.c:
 
@@ -10,12 +10,12 @@ Dimension key, used everywhere, in Python and in run.c:
 
 A backward's docstring derives it, line by line as the code computes it, by the chain rule
 dx_i = sum_j dy_j * dy_j/dx_i.  Alone, dx is dL/dx, the gradient of the loss; a fraction such as
-dr/dx is the derivative of one quantity by another.  [i = j] is 1 where i equals j, and 0 elsewhere.
+dr/dx is the derivative of r with respect to x.  [i = j] is 1 where i equals j, and 0 elsewhere.
 
 Ops are pure functions: they change no argument and no cache, so a backward can be called twice.
 They name no dtype: float64 goes in for the gradient checks, float32 for training.  That is why
 a scale is a Python float, `* K**-0.5`; `/ np.sqrt(K)`, a float64, would make all that follows
-float64.  fast.py has drop-ins for the ops that take the most time; model.py puts all together.
+float64.  fast.py has drop-ins for the ops that take the most time; transformer.py composes them.
 """
 import numpy as np
 
@@ -34,7 +34,7 @@ def embedding_backward(dx, c_embedding):
 
 
 def rows_forward(x, rows):
-    """y = x[rows]      x (N, D), rows (M,), none of them twice -> y (M, D)"""
+    """y = x[rows]      x (N, D), rows (M,), distinct -> y (M, D)"""
     return x[rows], (rows, len(x))
 
 
@@ -49,7 +49,7 @@ def rows_backward(dy, c_rows):
 def linear_forward(x, w):
     """y = x @ w.T      x (N, I), w (O, I) -> y (N, O)
 
-    w is (out, in), as run.c reads it: its rows are what a matrix-vector product walks along.
+    w is (out, in), the order of the model file.
     """
     return x @ w.T, (x, w)
 

@@ -11,8 +11,9 @@ def adamw(p, g, m, v, decay, step, lr, beta1, beta2, eps=1e-8):
         v = beta2 * v + (1 - beta2) * g^2           and of g^2
         p = p - lr * (m_hat / (sqrt(v_hat) + eps) + decay * p)
 
-    m and v start at 0.  m_hat and v_hat are divided by the value that they would have, had every g
-    been 1.  decay, the weight decay of each entry, does not pass through m and v ("decoupled").
+    m and v start at 0.  m_hat and v_hat are m and v, each divided by the value that it would have
+    if every g had been 1.  decay, the weight decay of each entry, does not pass through m and v
+    ("decoupled").
     Kingma & Ba 2014, arXiv:1412.6980; Loshchilov & Hutter 2017, arXiv:1711.05101
     """
     m += (1 - beta1) * (g - m)
@@ -31,7 +32,7 @@ def learning_rate(step, steps, peak, warmup, floor=0.1):
 
 
 def clip(g, limit):
-    """The length of the gradient g, which is scaled, in place, to at most `limit`"""
+    """The length of the gradient g before it is scaled, in place, to at most `limit`"""
     norm = math.sqrt(np.dot(g, g))
     if limit < norm < math.inf:
         g *= limit / norm

@@ -10,7 +10,7 @@ from . import fast, ops
 
 
 def ops_of(config):
-    """The ops as ops.py states them, or with the drop-ins of fast.py: the same numbers, faster."""
+    """The ops as ops.py states them, or with the drop-ins of fast.py: the same up to rounding."""
     return ops if config.plain else fast
 
 
@@ -44,7 +44,7 @@ def halves(w13):
 def block_forward(p, l, x, cis, places, rows, config):
     """Layer l: x + attention(norm(x)), and to that its feed-forward(norm(x)).
 
-    x (N, D), or (V, D), a row per token, of which row n takes that of places[n];
+    x (N, D); or (V, D), a row per token of the vocabulary, with places (N,), each row's token;
     cis (B or 1, T, 1, K/2); rows (M,) or None -> x (N, D), or (M, D): these rows alone
     """
     op, (attend, _), eps, c = ops_of(config), attention_of(config), config.norm_eps, {}

@@ -25,7 +25,7 @@ from . import phase
 
 SPIKE, MEMORISED, FALLING = 1.5, 0.5, 0.05
 GAP = 0.1                   # nats: smaller differences are noise near 0, whatever their ratio
-# What follows from the model's size, and may differ between a run and a larger one
+# Fields that follow from the model's size, and may differ between a run and a larger one
 SIZES = ("dim", "layers", "heads", "kv_heads", "head_dim", "ffn_dim", "lr", "seed", "shards")
 
 

@@ -221,7 +221,7 @@ def tested_lengths(record):
 def metrics_row(record):
     """METRICS, the normalized score, and learnt as 1 or 0; None for each that a run has not
 
-    The score decides what a run counts for in a cell: a run without one is left out.
+    The score decides how a run counts in a cell: a run without one is left out.
     """
     metrics = phase.test_metrics(record) or {}
     if metrics.get("reference") and not phase.has_right_answers(record, metrics):

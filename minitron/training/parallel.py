@@ -21,8 +21,8 @@ def keep_memory():
     """Ask glibc to keep freed memory in the process.
 
     By default it returns large blocks to the system at every free, and the next array of that size
-    is paid for again, page by page: a step took 267 ms instead of 101 ms at dim 128, 4 layers,
-    batch 64 x 64 tokens, 2 cores (bench/tricks.py).
+    is paid for again, page by page: a step took 2.9 times as long at dim 128, 4 layers, batch
+    64 x 64 tokens, 2 cores (results/bench/tricks.txt).
     """
     if sys.platform != "linux":
         return

@@ -46,10 +46,10 @@ class Run:
     m: Params               # AdamW's two moments
     v: Params
     decay: np.ndarray       # weight decay of each entry of p.flat
-    first: np.ndarray       # p.flat before training
+    initial: np.ndarray     # p.flat before training
     held_out: evaluate.Problems     # validation problems, which decide when the task is solved
     progress: dict          # kept in the checkpoint beside p, m and v
-    began: float = 0.0      # on the monotonic clock, earlier by the time before a resume
+    start_time: float = 0.0 # on the monotonic clock, earlier by the time before a resume
 
     @property
     def checkpoint(self):
@@ -75,7 +75,7 @@ def start_run(config, out, ledger, resume, threads):
         run.progress = checkpoint.restore(run.checkpoint, config, run.key, run.p, run.m, run.v)
     else:
         checkpoint.refuse_to_overwrite(run.checkpoint)
-    run.began = time.monotonic() - run.progress["seconds"]
+    run.start_time = time.monotonic() - run.progress["seconds"]
     save_run(run)                   # a full disk or a read-only folder shows now, not in an hour
     return run
 
@@ -88,7 +88,7 @@ def new_run(config, out, ledger, threads):
         config, task, out, ledger, threads,
         p=p, m=Params(config), v=Params(config),
         decay=config.weight_decay * decay_mask(config),
-        first=p.flat.copy(),
+        initial=p.flat.copy(),
         held_out=evaluate.problems(task, config, config.length, "valid", rows),
         progress=checkpoint.new_progress())
 
@@ -96,7 +96,9 @@ def new_run(config, out, ledger, threads):
 def check_paths(out, ledger):
     """Raises MinitronError if the model or the record could not be written."""
     folder = Path(out).parent
-    if os.path.isdir(out) or not str(out):
+    if not str(out):
+        raise MinitronError("--out is empty: give the name of a file")
+    if os.path.isdir(out):
         raise MinitronError(f"{str(out)!r} is a directory: give --out the name of a file")
     if not os.path.isdir(folder):
         raise MinitronError(f"{str(folder)!r} is not a directory: make it, or change --out")
@@ -112,7 +114,7 @@ def check_paths(out, ledger):
 
 def save_run(run):
     """Write the checkpoint."""
-    run.progress["seconds"] = time.monotonic() - run.began
+    run.progress["seconds"] = time.monotonic() - run.start_time
     checkpoint.save(run.checkpoint, run.config, run.key, run.p, run.m, run.v, run.progress)
 
 
@@ -122,7 +124,7 @@ def evaluate_held_out(run, workers, loss):
     metrics = evaluate.basic_metrics(score, run.held_out, workers.map)
     point = {"step": run.progress["step"], "loss": loss}
     point |= {name: metrics[name] for name in ("n", "nll", "token", "exact")}
-    point |= {"norm": hidden.norm(run.p), "distance": hidden.distance(run.p, run.first)}
+    point |= {"norm": hidden.norm(run.p), "distance": hidden.distance(run.p, run.initial)}
     point |= instrument_readings(run)
     run.progress["curve"].append(point)
     run.progress["solved"] = run.progress["solved"] + 1 if is_solved(run.task, point) else 0
@@ -193,7 +195,7 @@ def final_metrics(run):
 
 def write_record(run, status, metrics, scored_by):
     """The run's record, appended to its ledger.      status: ok, diverged"""
-    run.progress["seconds"] = time.monotonic() - run.began
+    run.progress["seconds"] = time.monotonic() - run.start_time
     result = record.make_record(run.config, run.task, status, run.p.count(), run.progress,
                                 metrics, scored_by, run.threads)
     if run.ledger is not None:
