@@ -13,7 +13,7 @@ PROBED = build/flags-$(notdir $(firstword $(CC))).mk
 all: engine python              ## build the engine, install missing packages
 	@echo "next: $(PYTHON) train.py --dim 128"
 
-engine:                         ## run and its library; without a C compiler, say so and go on
+engine:                         ## run and its library; without a C compiler, say so and continue
 	@if command -v $(firstword $(CC)) >/dev/null; then $(MAKE) --no-print-directory run lib; \
 	else echo "no C compiler ($(CC)): training works, ./run does not.  On Debian or Ubuntu: sudo apt install gcc"; fi
 
@@ -47,7 +47,7 @@ lint: .venv-test/ready          ## ruff, and the compilers' warnings as errors
 	  distributed playwright tomli
 	@touch $@
 
-# Findings, and what it learns, stay in build/fuzz/; `make fuzz SECONDS=600` goes on from there.
+# Findings and the grown corpus stay in build/fuzz/; `make fuzz SECONDS=600` continues from them.
 SECONDS = 60
 FUZZ = clang -std=c11 -O1 -g $(WARNINGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 fuzz:                           ## attack the loader, the tokenizer and the API with libFuzzer, SECONDS=60 each; needs clang
