@@ -557,7 +557,7 @@ def test_the_library_is_not_unloaded_at_the_end(tmp_path):
     """OpenMP's threads may still be waiting in it then.  A loader that tells nothing, such as
     musl's, leaves no file."""
     environment = os.environ | {"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": str(tmp_path / "loader")}
-    done = subprocess.run([sys.executable, "-c", "from minitron.engine import library; library()"],
-                          cwd=ROOT, env=environment)
+    script = "from minitron.engine.engine import library; library()"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment)
     told = "".join(path.read_text(errors="replace") for path in tmp_path.glob("loader.*"))
     assert done.returncode == 0 and not re.search(r"libminitron.*destroying", told)
