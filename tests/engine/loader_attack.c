@@ -419,7 +419,7 @@ static void run_out_of_memory(const char *path, const uint8_t *model, uint64_t s
         }
 }
 
-// Calls that make no sense are refused, and change nothing.
+// Calls with wrong arguments are refused, and change nothing.
 static void refuse_calls(const uint8_t *model, uint64_t size)
 {
     const mt_sampling good = {0, 0, 1, 0};

@@ -1,6 +1,7 @@
 """run.c's sampler in Python: from equal logits and an equal seed both choose equal tokens.
 
-Kept as plain Python floats, one operation at a time in the order of the C code, so that not one rounding differs.
+Kept as plain Python floats, one operation at a time in the order of the C code, so that not one
+rounding differs.
 """
 import math
 
@@ -21,10 +22,12 @@ def draw(random):
 def sample(logits, temperature, top_k, top_p, min_p, random):
     """One token.      logits (V,), random: the generator's state -> token, next state
 
-    temperature 0 takes the likeliest.  Otherwise weights exp((logit - largest) / temperature); of these, from the largest
-    down, equal ones by id, as many as top_k, top_p and min_p all allow; then a draw in proportion to the weights.
+    temperature 0 takes the most likely.  Otherwise weights exp((logit - largest) / temperature); of
+    these, from the largest down, equal ones by id, as many as top_k, top_p and min_p all allow; then
+    a draw in proportion to the weights.
     """
-    temperature, top_p, min_p = (float(np.float32(x)) for x in (temperature, top_p, min_p))        # as they arrive in C
+    # as they arrive in C
+    temperature, top_p, min_p = (float(np.float32(x)) for x in (temperature, top_p, min_p))
     logits = [float(x) for x in logits]
     top = max(logits)
     if temperature == 0:

@@ -1,8 +1,8 @@
-"""What the library does with a model beside its logits: scores, attention weights, sequences, and
+"""All that the library gives beside logits: scores, attention weights, sequences, and
 generation for many prompts.
 
 Each is held against another way to compute the same: NumPy in float64, the plainest ops of
-ops.py, or a Python loop over forward() and sampler.py.  What a loop gives must come out bit
+ops.py, or a Python loop over forward() and sampler.py.  The results of a loop must come out bit
 for bit, whatever the threads and the company a prompt is in.
 """
 import os
@@ -366,7 +366,7 @@ def test_stop(build):
 
 def test_an_overflow_in_a_list(build):
     """One prompt of many fails, in whatever thread: the call fails, in one line, and the engine
-    goes on."""
+    stays usable."""
     config = replace(SMALL, tied=False)
     p = random_weights(config, 0)
     p.embed[7] = 3e38
