@@ -7,12 +7,12 @@
        1  What this is, and the file format                                                 80
        2  The API: functions that another program, or Python, may call                     105
        3  The model, in plain form                                                         340
-       4  Tokenizer and sampler                                                            120
+       4  Tokenizer and sampler                                                            125
           ------------------ you may stop here; the rest may be skipped ------------------
-       5  Loader: no byte of a model file is trusted                                       335
-       6  Fast loops: tuned twins of plain loops of part 3                                 290
-       7  Many sequences: caches, scores, attention weights, generation for many prompts   300
-       8  Command line                                                                     440
+       5  Loader: no byte of a model file is trusted                                       340
+       6  Fast loops: tuned twins of plain loops of part 3                                 280
+       7  Many sequences: caches, scores, attention weights, generation for many prompts   290
+       8  Command line                                                                     425
 
        cc -O3 -march=native -ffp-contract=off run.c -o run -lm       (make adds threads if it can)
        cc ... -DMINITRON_LIB -shared -fPIC run.c -o libminitron.so -lm       the library, no main
@@ -75,15 +75,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#ifdef __GNUC__
-#define INLINE static inline __attribute__((always_inline))
-#define PREFETCH(address) __builtin_prefetch(address)
-#define PRINTF(n) __attribute__((format(printf, n, n + 1)))
-#else
-#define INLINE static inline
-#define PREFETCH(address) (void)(address)
-#define PRINTF(n)
-#endif
 
 // ------------------------------------------------------------------------------------------------
 // 2  The API
@@ -267,7 +258,7 @@ typedef struct {            // the tokens in flight, and each one's place in the
 } chunk;
 
 // Store why a call failed, as printf would print it.  -> status
-PRINTF(3) static int32_t fail(mt_engine *e, int32_t status, const char *format, ...);
+static int32_t fail(mt_engine *e, int32_t status, const char *format, ...);
 
 // Where w[i][k] of a matrix (outs, ins) is stored.  It is packed in tiles: TILE rows make a tile,
 // which is stored column by column; the last one may have fewer rows.  Part 6 says why.  TILE = 2:
@@ -608,8 +599,9 @@ static void sift(int32_t *heap, int32_t size, int32_t root, const double *weight
     }
 }
 
-// -> a token, or ~i if logit i is not finite
-static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how, uint64_t *random)
+// Choose a token.  -> status, MT_RUN if a logit is not finite
+static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how, uint64_t *random,
+                      int32_t *token)
 {
     const int32_t V = e->config.vocab;
     int32_t best = 0;
@@ -619,8 +611,11 @@ static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how,
         if (logits[i] > logits[best]) best = i;
     }
     for (int32_t i = 0; nonsense != 0; i++)
-        if (!isfinite(logits[i])) return ~i;
-    if (how->temperature == 0) return best;
+        if (!isfinite(logits[i]))
+            return fail(e, MT_RUN, "the logit of token %d is not finite: the model's weights have "
+                        "overflowed", i);
+    *token = best;
+    if (how->temperature == 0) return MT_OK;
 
     // probabilities up to a common factor: the most likely token has 1
     double *weight = e->weight, total = 0, kept = 0;
@@ -633,7 +628,7 @@ static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how,
 
     // from the most likely token down, until top-k, top-p or min-p ends it; they gather after the
     // shrinking heap
-    int32_t size = V, token = best;
+    int32_t size = V;
     for (int32_t root = V / 2 - 1; root >= 0; root--) sift(heap, V, root, weight);
     while (size && (how->top_k == 0 || V - size < how->top_k) &&
            kept < how->top_p * total && weight[heap[0]] >= how->min_p) {
@@ -649,10 +644,10 @@ static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how,
     double sum = 0;
     for (int32_t i = V - 1; i >= size; i--) {
         sum += weight[heap[i]];
-        token = heap[i];
+        *token = heap[i];
         if (sum > target) break;
     }
-    return token;
+    return MT_OK;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -666,7 +661,18 @@ static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how,
 
 enum { HEADER = 256, MAX_PIECE = 256 };         // bytes
 
-static int32_t fail(mt_engine *e, int32_t status, const char *format, ...)
+// For gcc and clang; PRINTF lets them check formats and arguments.
+#ifdef __GNUC__
+#define INLINE static inline __attribute__((always_inline))
+#define PREFETCH(address) __builtin_prefetch(address)
+#define PRINTF(n) __attribute__((format(printf, n, n + 1)))
+#else
+#define INLINE static inline
+#define PREFETCH(address) (void)(address)
+#define PRINTF(n)
+#endif
+
+PRINTF(3) static int32_t fail(mt_engine *e, int32_t status, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -697,44 +703,44 @@ static void *place(cursor *at, uint64_t bytes)
     return here;
 }
 
-static float *place_norm(cursor *at, uint64_t layers, uint64_t size)
+static float *place_norm(cursor *at, size_t layers, size_t size)
 {
-    at->parameters += layers * size;
-    return place(at, 4 * layers * size);
+    const uint64_t numbers = (uint64_t)layers * size;
+    at->parameters += numbers;
+    return place(at, 4 * numbers);
 }
 
-static matrix place_matrix(cursor *at, uint64_t layers, uint64_t outs, uint64_t ins)
+static matrix place_matrix(cursor *at, size_t layers, size_t outs, size_t ins)
 {
-    const uint64_t groups = (ins + GROUP - 1) / GROUP, row = at->int8 ? ins + 4 * groups : 4 * ins;
+    matrix m = {.layers = layers, .outs = outs, .ins = ins, .groups = (ins + GROUP - 1) / GROUP};
+    const uint64_t rows = (uint64_t)layers * outs, row = at->int8 ? ins + 4 * m.groups : 4 * ins;
     const uint64_t tile = (outs < TILE ? outs : TILE) * row;
-    matrix m = {.layers = (size_t)layers, .outs = (size_t)outs, .ins = (size_t)ins,
-                .groups = (size_t)groups};
-    at->parameters += layers * outs * ins;
+    at->parameters += rows * ins;
     if (tile > at->tile) at->tile = tile;
-    if (at->int8) m.quants = place(at, layers * outs * ins);
-    if (at->int8) m.scales = place(at, 4 * layers * outs * groups);
-    else m.floats = place(at, 4 * layers * outs * ins);
+    if (at->int8) m.quants = place(at, rows * ins);
+    if (at->int8) m.scales = place(at, 4 * rows * m.groups);
+    else m.floats = place(at, 4 * rows * ins);
     return m;
 }
 
 // Where the tensors are in their block.  Within the limits of read_header every size is below 2^49
 // bytes, so no sum or product here can wrap.
-static void place_tensors(const mt_config *c, cursor *at, params *p)
+static void place_tensors(mt_engine *e, cursor *at)
 {
-    const uint64_t L = (uint64_t)c->layers, D = (uint64_t)c->dim, F = (uint64_t)c->ffn_dim;
-    const uint64_t V = (uint64_t)c->vocab, K = (uint64_t)c->head_dim;
-    const uint64_t HK = (uint64_t)c->heads * K, GK = (uint64_t)c->kv_heads * K;
-    p->embed = place_matrix(at, 1, V, D);
+    const size_t L = e->L, D = e->D, F = e->F, K = e->K, HK = e->H * K, GK = e->G * K;
+    const size_t channels = e->config.qk_norm ? K : 0;
+    params *p = &e->p;
+    p->embed = place_matrix(at, 1, e->V, D);
     p->norm1 = place_norm(at, L, D);
     p->wqkv = place_matrix(at, L, HK + 2 * GK, D);
     p->wo = place_matrix(at, L, D, HK);
-    p->norm_q = place_norm(at, L, c->qk_norm ? K : 0);
-    p->norm_k = place_norm(at, L, c->qk_norm ? K : 0);
+    p->norm_q = place_norm(at, L, channels);
+    p->norm_k = place_norm(at, L, channels);
     p->norm2 = place_norm(at, L, F ? D : 0);
     p->w13 = place_matrix(at, L, 2 * F, D);
     p->w2 = place_matrix(at, L, D, F);
     p->norm_f = place_norm(at, 1, D);
-    p->head = c->tied ? p->embed : place_matrix(at, 1, V, D);
+    p->head = e->config.tied ? p->embed : place_matrix(at, 1, e->V, D);
 }
 
 // The numbers of the header (256 bytes) -> e->config
@@ -775,6 +781,9 @@ static int32_t read_numbers(mt_engine *e, const uint8_t *p)
     c->tied = flags & 1;
     c->qk_norm = flags >> 1 & 1;
     c->linear = flags >> 2 & 1;
+    e->L = (size_t)c->layers, e->D = (size_t)c->dim, e->F = (size_t)c->ffn_dim;
+    e->H = (size_t)c->heads, e->G = (size_t)c->kv_heads, e->K = (size_t)c->head_dim;
+    e->V = (size_t)c->vocab;
     return MT_OK;
 }
 
@@ -797,7 +806,7 @@ static int32_t read_header(mt_engine *e, const uint8_t *p, uint64_t size, sizes 
         return fail(e, MT_FILE, "the file is %llu bytes, but its header says %llu: it was cut "
                     "short or added to", bytes, (unsigned long long)block->file);
     cursor at = {.int8 = e->config.int8};
-    place_tensors(&e->config, &at, &e->p);
+    place_tensors(e, &at);
     e->parameters = at.parameters;
     if (block->tokenizer > size || block->provenance > size || block->tensors != at.bytes ||
         HEADER + align64(block->tokenizer) + align64(block->provenance) + block->tensors != size)
@@ -863,7 +872,6 @@ static int32_t new_scratch(mt_engine *e)            // of mt_sample
 // e->bytes holds a file with a good header; its other words add up to a and b.
 static int32_t load(mt_engine *e, const sizes *s, uint64_t a, uint64_t b)
 {
-    const mt_config *c = &e->config;
     uint8_t *p = e->bytes;
     if (a != read_u64(p + 240) || b != read_u64(p + 248))
         return fail(e, MT_FILE, "the checksum is wrong: the file is damaged");
@@ -874,11 +882,8 @@ static int32_t load(mt_engine *e, const sizes *s, uint64_t a, uint64_t b)
             return fail(e, MT_FILE, "byte %llu of the provenance block is not printable ASCII",
                         (unsigned long long)i);
 
-    e->L = (size_t)c->layers, e->D = (size_t)c->dim, e->F = (size_t)c->ffn_dim;
-    e->H = (size_t)c->heads, e->G = (size_t)c->kv_heads, e->K = (size_t)c->head_dim;
-    e->V = (size_t)c->vocab;
-    cursor at = {.base = p + s->file - s->tensors, .int8 = c->int8};
-    place_tensors(c, &at, &e->p);
+    cursor at = {.base = p + s->file - s->tensors, .int8 = e->config.int8};
+    place_tensors(e, &at);
     uint8_t *spare = malloc((size_t)at.tile);
     e->pieces = malloc(e->V * sizeof(piece));
     e->sorted = malloc(e->V * sizeof(piece));
@@ -888,7 +893,7 @@ static int32_t load(mt_engine *e, const sizes *s, uint64_t a, uint64_t b)
                       (unsigned long long)s->file);
     if (!status) status = read_tokenizer(e, p + HEADER, s->tokenizer);
     const matrix *all[] = {&e->p.embed, &e->p.wqkv, &e->p.wo, &e->p.w13, &e->p.w2, &e->p.head};
-    for (int i = 0; i < 6 - c->tied && !status; i++) pack_matrix(all[i], spare);
+    for (int i = 0; i < 6 - e->config.tied && !status; i++) pack_matrix(all[i], spare);
     free(spare);
     return status;
 }
@@ -1452,19 +1457,11 @@ static int32_t check_sampling(mt_engine *e, const mt_sampling *how)
                 how->temperature, how->top_k, how->top_p, how->min_p);
 }
 
-static int32_t fail_logit(mt_engine *e, int32_t i)
-{
-    return fail(e, MT_RUN, "the logit of token %d is not finite: the model's weights have "
-                "overflowed", i);
-}
-
 int32_t mt_sample(mt_engine *e, const float *logits, const mt_sampling *how, uint64_t *random,
                   int32_t *token)
 {
     const int32_t status = check_sampling(e, how);
-    if (status) return status;
-    *token = choose(e, logits, how, random);
-    return *token < 0 ? fail_logit(e, ~*token) : MT_OK;
+    return status ? status : choose(e, logits, how, random, token);
 }
 
 // Generation for many prompts.  A window of sequences is kept busy: when one ends, the next prompt
@@ -1512,8 +1509,8 @@ static int32_t advance(mt_engine *e, generation *g)
     for (int32_t s = 0; s < g->sequences; s++) {
         const int32_t job = g->job[s];
         if (job < 0) continue;
-        const int32_t token = choose(e, logits, g->how, &g->random[job]);
-        if (token < 0) return fail_logit(e, ~token);
+        int32_t token;
+        if (choose(e, logits, g->how, &g->random[job], &token)) return MT_RUN;
         const int ended = token == e->config.eos || (g->stop && token == g->stop[job]);
         if (!ended) g->tokens[(int64_t)job * g->most + g->generated[job]++] = token;
         if (ended || g->generated[job] == g->most || e->length[s] == e->context) g->job[s] = -1;
@@ -1729,8 +1726,6 @@ static char *read_all(FILE *stream, int64_t *size)
 static int read_text(mt_engine *e, const options *o, char **text, int64_t *size)
 {
     const char *name = o->file ? o->file : o->prompt ? o->prompt : "";
-    *text = NULL;
-    *size = 0;
     if (!o->file && strcmp(name, "-")) {
         *size = (int64_t)strlen(name);
         *text = malloc((size_t)*size + 1);
@@ -1772,8 +1767,7 @@ static int32_t encode(mt_engine *e, const char *text, int64_t size, int always, 
                       int64_t *count)
 {
     *tokens = malloc(((size_t)size + 1) * sizeof **tokens);
-    if (!*tokens)
-        return fail(e, MT_MEMORY, "no memory for a text of %lld bytes", (long long)size);
+    if (!*tokens) return fail(e, MT_MEMORY, "no memory for a text of %lld bytes", (long long)size);
     const int begin = e->config.bos >= 0 && (always || size == 0);
     if (begin) **tokens = e->config.bos;
     const int32_t status = mt_encode(e, text, size, *tokens + begin, count);
