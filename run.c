@@ -1716,7 +1716,7 @@ static int read_options(int argc, char **argv, options *o)
         else if (has_value && i + 1 == argc) return complain(0, "%s: its value is missing", flag);
         else if (has_value && !read_option(flag, argv[++i], o)) return 0;
     }
-    return o->model || complain(0, "which model?  e.g. ./run model.bin; ./run -h says more");
+    return o->model ? 1 : complain(0, "which model?  e.g. ./run model.bin; ./run -h says more");
 }
 
 // All of a stream, or NULL.
