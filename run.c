@@ -7,12 +7,12 @@
        1  What this is, and the file format                                                 80
        2  The API: functions that another program, or Python, may call                     105
        3  The model, in plain form                                                         340
-       4  Tokenizer and sampler                                                            120
+       4  Tokenizer and sampler                                                            125
           ------------------ you may stop here; the rest may be skipped ------------------
-       5  Loader: no byte of a model file is trusted                                       335
-       6  Fast loops: tuned twins of plain loops of part 3                                 290
-       7  Many sequences: caches, scores, attention weights, generation for many prompts   300
-       8  Command line                                                                     440
+       5  Loader: no byte of a model file is trusted                                       340
+       6  Fast loops: tuned twins of plain loops of part 3                                 295
+       7  Many sequences: caches, scores, attention weights, generation for many prompts   290
+       8  Command line                                                                     425
 
        cc -O3 -march=native -ffp-contract=off run.c -o run -lm       (make adds threads if it can)
        cc ... -DMINITRON_LIB -shared -fPIC run.c -o libminitron.so -lm       the library, no main
@@ -239,7 +239,7 @@ struct mt_engine {
     int32_t threads;
     int is_fork;            // model and tokenizer belong to another engine
     // made by mt_reset, in one block of memory that begins at `length`
-    size_t B, S, team;      // sequences, slots of each, threads that there is room for
+    size_t B, S, team;      // sequences, slots of each, room for threads
     size_t *length;         // (B) tokens in each sequence
     size_t context;         // which is the limit for them; S is rounded up from it
     float *keys;            // (L, B, G, S, K), packed
@@ -249,9 +249,8 @@ struct mt_engine {
     float *y;               // (CHUNK, max(HK, F))
     float *scores;          // (team, ROWS, S)
     float *cis;             // (S + 1, K) rope_table of all positions < S, and of one other position
-    // where mt_attention wants its weights; NULL: nowhere
-    float *watched;
-    size_t watched_layer, watched_head;
+    float *watched;         // where the weights of mt_attention's head go; NULL: nowhere
+    size_t watched_head;    // layer * H + head
 };
 
 typedef struct {            // the tokens in flight, and each one's place in the cache
@@ -279,7 +278,7 @@ static inline float weight(const matrix *m, size_t l, size_t i, size_t k)
     const size_t at = l * m->outs * m->ins + tile_at(m->outs, m->ins, i, k);
     if (m->floats) return m->floats[at];
     const size_t group = tile_at(m->outs, m->groups, i, k / GROUP);
-    return (float)m->quants[at] * m->scales[l * m->outs * m->groups + group];
+    return m->quants[at] * m->scales[l * m->outs * m->groups + group];
 }
 
 static inline size_t round_up(size_t size) { return (size + LANES - 1) / LANES * LANES; }
@@ -380,8 +379,9 @@ static void attention_forward(mt_engine *e, float *y, const float *u, size_t l, 
                 for (size_t s = 0; s < slots; s++) mean[k] += score[s] * *value(e, l, b, g, s, k);
                 mean[k] /= sum;
             }
-            if (e->watched && l == e->watched_layer && h == e->watched_head)
-                for (size_t s = 0; s < slots; s++) e->watched[t * e->context + s] = score[s] / sum;
+            if (!e->watched || l * H + h != e->watched_head) continue;
+            for (size_t s = 0; s < e->context; s++)
+                e->watched[t * e->context + s] = s < slots ? score[s] / sum : 0;
         }
 }
 #endif
@@ -408,7 +408,7 @@ static void rope_table(const mt_engine *e, float *cis, size_t first, size_t coun
 {
     const size_t half = e->K / 2;
     for (size_t j = 0; j < half && e->config.rope_theta > 0; j++) {
-        const double theta = (double)e->config.rope_theta;
+        const double theta = e->config.rope_theta;
         const double frequency = pow(theta, -2.0 * (double)j / (double)e->K);
         for (size_t i = 0; i < count; i++) {
             cis[i * e->K + j] = (float)cos((double)(first + i) * frequency);
@@ -599,8 +599,9 @@ static void sift(int32_t *heap, int32_t size, int32_t root, const double *weight
     }
 }
 
-// -> a token, or ~i if logit i is not finite
-static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how, uint64_t *random)
+// Choose a token.  -> status, MT_RUN if a logit is not finite
+static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how, uint64_t *random,
+                      int32_t *token)
 {
     const int32_t V = e->config.vocab;
     int32_t best = 0;
@@ -610,24 +611,27 @@ static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how,
         if (logits[i] > logits[best]) best = i;
     }
     for (int32_t i = 0; nonsense != 0; i++)
-        if (!isfinite(logits[i])) return ~i;
-    if (how->temperature == 0) return best;
+        if (!isfinite(logits[i]))
+            return fail(e, MT_RUN, "the logit of token %d is not finite: the model's weights have "
+                        "overflowed", i);
+    *token = best;
+    if (how->temperature == 0) return MT_OK;
 
     // probabilities up to a common factor: the most likely token has 1
     double *weight = e->weight, total = 0, kept = 0;
     int32_t *heap = e->order;
     for (int32_t i = 0; i < V; i++) {
-        const double difference = (double)logits[i] - (double)logits[best];
-        total += weight[i] = exp(difference / (double)how->temperature);
+        const double difference = logits[i] - (double)logits[best];
+        total += weight[i] = exp(difference / how->temperature);
         heap[i] = i;
     }
 
     // from the most likely token down, until top-k, top-p or min-p ends it; they gather after the
     // shrinking heap
-    int32_t size = V, token = best;
+    int32_t size = V;
     for (int32_t root = V / 2 - 1; root >= 0; root--) sift(heap, V, root, weight);
     while (size && (how->top_k == 0 || V - size < how->top_k) &&
-           kept < (double)how->top_p * total && weight[heap[0]] >= (double)how->min_p) {
+           kept < how->top_p * total && weight[heap[0]] >= how->min_p) {
         const int32_t top = heap[0];
         kept += weight[top];
         heap[0] = heap[--size];
@@ -640,10 +644,10 @@ static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how,
     double sum = 0;
     for (int32_t i = V - 1; i >= size; i--) {
         sum += weight[heap[i]];
-        token = heap[i];
+        *token = heap[i];
         if (sum > target) break;
     }
-    return token;
+    return MT_OK;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -657,10 +661,18 @@ static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how,
 
 enum { HEADER = 256, MAX_PIECE = 256 };         // bytes
 
-#if defined(__GNUC__)
-__attribute__((format(printf, 3, 4)))
+// For gcc and clang; PRINTF lets them check formats and arguments.
+#ifdef __GNUC__
+#define INLINE static inline __attribute__((always_inline))
+#define PREFETCH(address) __builtin_prefetch(address)
+#define PRINTF(n) __attribute__((format(printf, n, n + 1)))
+#else
+#define INLINE static inline
+#define PREFETCH(address) (void)(address)
+#define PRINTF(n)
 #endif
-static int32_t fail(mt_engine *e, int32_t status, const char *format, ...)
+
+PRINTF(3) static int32_t fail(mt_engine *e, int32_t status, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -676,7 +688,7 @@ static uint64_t read_u64(const uint8_t *p) { uint64_t v; memcpy(&v, p, 8); retur
 static float read_f32(const uint8_t *p) { float v; memcpy(&v, p, 4); return v; }
 static uint64_t align64(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-typedef struct { uint64_t tokenizer, provenance, tensors, file; } sizes;    // of blocks, in bytes
+typedef struct { uint64_t tokenizer, provenance, tensors, file; } sizes;    // in bytes
 
 typedef struct {            // walks over the tensor block in the file's order
     uint8_t *base;          // NULL: it only counts
@@ -691,44 +703,44 @@ static void *place(cursor *at, uint64_t bytes)
     return here;
 }
 
-static float *place_norm(cursor *at, uint64_t layers, uint64_t size)
+static float *place_norm(cursor *at, size_t layers, size_t size)
 {
-    at->parameters += layers * size;
-    return place(at, 4 * layers * size);
+    const uint64_t numbers = (uint64_t)layers * size;
+    at->parameters += numbers;
+    return place(at, 4 * numbers);
 }
 
-static matrix place_matrix(cursor *at, uint64_t layers, uint64_t outs, uint64_t ins)
+static matrix place_matrix(cursor *at, size_t layers, size_t outs, size_t ins)
 {
-    const uint64_t groups = (ins + GROUP - 1) / GROUP, row = at->int8 ? ins + 4 * groups : 4 * ins;
+    matrix m = {.layers = layers, .outs = outs, .ins = ins, .groups = (ins + GROUP - 1) / GROUP};
+    const uint64_t rows = (uint64_t)layers * outs, row = at->int8 ? ins + 4 * m.groups : 4 * ins;
     const uint64_t tile = (outs < TILE ? outs : TILE) * row;
-    matrix m = {.layers = (size_t)layers, .outs = (size_t)outs, .ins = (size_t)ins,
-                .groups = (size_t)groups};
-    at->parameters += layers * outs * ins;
+    at->parameters += rows * ins;
     if (tile > at->tile) at->tile = tile;
-    if (at->int8) m.quants = place(at, layers * outs * ins);
-    if (at->int8) m.scales = place(at, 4 * layers * outs * groups);
-    else m.floats = place(at, 4 * layers * outs * ins);
+    if (at->int8) m.quants = place(at, rows * ins);
+    if (at->int8) m.scales = place(at, 4 * rows * m.groups);
+    else m.floats = place(at, 4 * rows * ins);
     return m;
 }
 
 // Where the tensors are in their block.  Within the limits of read_header every size is below 2^49
 // bytes, so no sum or product here can wrap.
-static void place_tensors(const mt_config *c, cursor *at, params *p)
+static void place_tensors(mt_engine *e, cursor *at)
 {
-    const uint64_t L = (uint64_t)c->layers, D = (uint64_t)c->dim, F = (uint64_t)c->ffn_dim;
-    const uint64_t V = (uint64_t)c->vocab, K = (uint64_t)c->head_dim;
-    const uint64_t HK = (uint64_t)c->heads * K, GK = (uint64_t)c->kv_heads * K;
-    p->embed = place_matrix(at, 1, V, D);
+    const size_t L = e->L, D = e->D, F = e->F, K = e->K, HK = e->H * K, GK = e->G * K;
+    const size_t channels = e->config.qk_norm ? K : 0;
+    params *p = &e->p;
+    p->embed = place_matrix(at, 1, e->V, D);
     p->norm1 = place_norm(at, L, D);
     p->wqkv = place_matrix(at, L, HK + 2 * GK, D);
     p->wo = place_matrix(at, L, D, HK);
-    p->norm_q = place_norm(at, L, c->qk_norm ? K : 0);
-    p->norm_k = place_norm(at, L, c->qk_norm ? K : 0);
+    p->norm_q = place_norm(at, L, channels);
+    p->norm_k = place_norm(at, L, channels);
     p->norm2 = place_norm(at, L, F ? D : 0);
     p->w13 = place_matrix(at, L, 2 * F, D);
     p->w2 = place_matrix(at, L, D, F);
     p->norm_f = place_norm(at, 1, D);
-    p->head = c->tied ? p->embed : place_matrix(at, 1, V, D);
+    p->head = e->config.tied ? p->embed : place_matrix(at, 1, e->V, D);
 }
 
 // The numbers of the header (256 bytes) -> e->config
@@ -760,8 +772,8 @@ static int32_t read_numbers(mt_engine *e, const uint8_t *p)
         const float v = *real[i].value = read_f32(p + 60 + 4 * i);
         if (!(v >= real[i].low && v <= real[i].high))           // a NaN too
             return fail(e, MT_FILE, "the header's %s is %g, but must be %g to %g: the file is "
-                        "damaged", real[i].name, (double)v, (double)real[i].low,
-                        (double)real[i].high);
+                        "damaged", real[i].name, v, real[i].low,
+                        real[i].high);
     }
     if (c->heads % c->kv_heads || c->head_dim % 2 || (int64_t)c->heads * c->head_dim > 1 << 16)
         return fail(e, MT_FILE, "%d heads of width %d do not fit together with %d key/value heads: "
@@ -769,6 +781,9 @@ static int32_t read_numbers(mt_engine *e, const uint8_t *p)
     c->tied = flags & 1;
     c->qk_norm = flags >> 1 & 1;
     c->linear = flags >> 2 & 1;
+    e->L = (size_t)c->layers, e->D = (size_t)c->dim, e->F = (size_t)c->ffn_dim;
+    e->H = (size_t)c->heads, e->G = (size_t)c->kv_heads, e->K = (size_t)c->head_dim;
+    e->V = (size_t)c->vocab;
     return MT_OK;
 }
 
@@ -791,7 +806,7 @@ static int32_t read_header(mt_engine *e, const uint8_t *p, uint64_t size, sizes 
         return fail(e, MT_FILE, "the file is %llu bytes, but its header says %llu: it was cut "
                     "short or added to", bytes, (unsigned long long)block->file);
     cursor at = {.int8 = e->config.int8};
-    place_tensors(&e->config, &at, &e->p);
+    place_tensors(e, &at);
     e->parameters = at.parameters;
     if (block->tokenizer > size || block->provenance > size || block->tensors != at.bytes ||
         HEADER + align64(block->tokenizer) + align64(block->provenance) + block->tensors != size)
@@ -857,7 +872,6 @@ static int32_t new_scratch(mt_engine *e)            // of mt_sample
 // e->bytes holds a file with a good header; its other words add up to a and b.
 static int32_t load(mt_engine *e, const sizes *s, uint64_t a, uint64_t b)
 {
-    const mt_config *c = &e->config;
     uint8_t *p = e->bytes;
     if (a != read_u64(p + 240) || b != read_u64(p + 248))
         return fail(e, MT_FILE, "the checksum is wrong: the file is damaged");
@@ -868,11 +882,8 @@ static int32_t load(mt_engine *e, const sizes *s, uint64_t a, uint64_t b)
             return fail(e, MT_FILE, "byte %llu of the provenance block is not printable ASCII",
                         (unsigned long long)i);
 
-    e->L = (size_t)c->layers, e->D = (size_t)c->dim, e->F = (size_t)c->ffn_dim;
-    e->H = (size_t)c->heads, e->G = (size_t)c->kv_heads, e->K = (size_t)c->head_dim;
-    e->V = (size_t)c->vocab;
-    cursor at = {.base = p + s->file - s->tensors, .int8 = c->int8};
-    place_tensors(c, &at, &e->p);
+    cursor at = {.base = p + s->file - s->tensors, .int8 = e->config.int8};
+    place_tensors(e, &at);
     uint8_t *spare = malloc((size_t)at.tile);
     e->pieces = malloc(e->V * sizeof(piece));
     e->sorted = malloc(e->V * sizeof(piece));
@@ -882,20 +893,16 @@ static int32_t load(mt_engine *e, const sizes *s, uint64_t a, uint64_t b)
                       (unsigned long long)s->file);
     if (!status) status = read_tokenizer(e, p + HEADER, s->tokenizer);
     const matrix *all[] = {&e->p.embed, &e->p.wqkv, &e->p.wo, &e->p.w13, &e->p.w2, &e->p.head};
-    for (int i = 0; i < 6 - c->tied && !status; i++) pack_matrix(all[i], spare);
+    for (int i = 0; i < 6 - e->config.tied && !status; i++) pack_matrix(all[i], spare);
     free(spare);
     return status;
 }
 
-typedef struct { FILE *file; const uint8_t *memory; } source;   // of a model: file, or else memory
-
-// The next `size` bytes -> whether there are as many
-static int take(source *from, uint8_t *to, uint64_t size)
+// Read `size` bytes of a file, or else from place `at` of memory.  -> whether there are as many
+static int take(FILE *file, const uint8_t *memory, uint64_t at, uint8_t *to, uint64_t size)
 {
-    if (from->file) return fread(to, 1, (size_t)size, from->file) == size;
-    if (size == 0) return 1;                                    // then memory may be NULL
-    memcpy(to, from->memory, (size_t)size);
-    from->memory += size;
+    if (file) return fread(to, 1, (size_t)size, file) == size;
+    if (size) memcpy(to, memory + at, (size_t)size);            // if 0, memory may be NULL
     return 1;
 }
 
@@ -908,12 +915,12 @@ static void add_words(const uint8_t *p, uint64_t size, uint64_t *a, uint64_t *b)
 }
 
 // Read a model of `size` bytes.  Memory is asked for only once the header makes sense of the size.
-static int32_t read_model(mt_engine *e, source *from, uint64_t size)
+static int32_t read_model(mt_engine *e, FILE *file, const uint8_t *memory, uint64_t size)
 {
     uint8_t first[HEADER] = {0};
     sizes s = {0};
-    uint64_t a = 0, b = 0, at = HEADER;
-    int good = take(from, first, size < HEADER ? size : HEADER);
+    uint64_t a = 0, b = 0, part = size < HEADER ? size : HEADER, at = part;
+    int good = take(file, memory, 0, first, part);
     if (good) {
         if (read_header(e, first, size, &s)) return MT_FILE;
         // a fast loop reads up to a tile too far
@@ -924,31 +931,30 @@ static int32_t read_model(mt_engine *e, source *from, uint64_t size)
         memset(e->bytes + size, 0, 4 * TILE);
         add_words(first, HEADER - 16, &a, &b);
     }
-    for (uint64_t part = 1 << 18; good && at < size; at += part) {
-        if (part > size - at) part = size - at;
-        good = take(from, e->bytes + at, part);
+    for (; good && at < size; at += part) {
+        part = size - at < 1 << 18 ? size - at : 1 << 18;
+        good = take(file, memory, at, e->bytes + at, part);
         if (good) add_words(e->bytes + at, part, &a, &b);       // while they are in the cache
     }
     if (good) return load(e, &s, a, b);
     return fail(e, MT_FILE, "reading stopped early: %s",
-                ferror(from->file) ? strerror(errno) : "the file has become shorter");
+                ferror(file) ? strerror(errno) : "the file has become shorter");
 }
 
 // A new engine, of a file or of `size` bytes
 static int32_t open_model(const char *path, const void *bytes, uint64_t size, mt_engine **engine)
 {
     mt_engine *e = *engine = calloc(1, sizeof *e);
-    source from = {.memory = bytes};
+    FILE *file = NULL;
     struct stat about;
     int32_t status = MT_OK;
     if (!e) return MT_MEMORY;
     e->threads = 1;
     if (path && stat(path, &about)) status = fail(e, MT_FILE, "%s", strerror(errno));
     else if (path && !S_ISREG(about.st_mode)) status = fail(e, MT_FILE, "not a regular file");
-    else if (path && !(from.file = fopen(path, "rb")))
-        status = fail(e, MT_FILE, "%s", strerror(errno));
-    if (!status) status = read_model(e, &from, path ? (uint64_t)about.st_size : size);
-    if (from.file) fclose(from.file);
+    else if (path && !(file = fopen(path, "rb"))) status = fail(e, MT_FILE, "%s", strerror(errno));
+    if (!status) status = read_model(e, file, bytes, path ? (uint64_t)about.st_size : size);
+    if (file) fclose(file);
     if (!status) return MT_OK;
 
     e->config = (mt_config){0};     // a model without tokens, which every other function refuses
@@ -1003,14 +1009,6 @@ const char *mt_get_provenance(const mt_engine *e, uint64_t *size)
 // times in scoring at dim 128; 7 would leave no room for the weights.
 
 #ifndef SLOW
-#ifdef __GNUC__
-#define INLINE static inline __attribute__((always_inline))
-#define PREFETCH(address) __builtin_prefetch(address)
-#else
-#define INLINE static inline
-#define PREFETCH(address) (void)(address)
-#endif
-
 enum {
     AHEAD = 4096,           // bytes that are asked for before they are needed
     THREAD_WORK = 1 << 18   // multiply-adds that are worth starting threads
@@ -1050,7 +1048,7 @@ INLINE void accumulate(float (*restrict sum)[TILE], const float *restrict x, siz
             PREFETCH((int8 ? (const char *)quants : (const char *)floats) + AHEAD + 4 * j);
         for (size_t t = 0; t < rows; t++)
             for (size_t j = 0; j < lanes; j++) {
-                const float w = int8 ? (float)quants[j] : floats[j];
+                const float w = int8 ? quants[j] : floats[j];
                 sum[t][j] = fma1(x[t * x_step + k], w, sum[t][j]);
             }
         if (int8) quants += step;
@@ -1112,7 +1110,7 @@ static void multiply_tile(float *y, const float *x, const matrix *m, size_t l, s
     product(y + first, m->outs, x, m->ins, &w, T, m->ins, add);
 }
 
-// Whether threads should share so many multiply-adds
+// Whether threads should share a piece of work of that many multiply-adds
 static int is_shared(const mt_engine *e, size_t work) { return e->team > 1 && work > THREAD_WORK; }
 
 static void linear_forward(mt_engine *e, float *y, const float *x, const matrix *m, size_t l,
@@ -1166,22 +1164,34 @@ static inline float exponential(float x)
     return x < -87 ? 0 : p * power;
 }
 
-// In LANES partial sums.  Pads the row with -inf to a multiple of LANES, for which it needs room.
-static float softmax(float *scores, size_t slots)
+// The largest score.  Pads the row with -inf to a multiple of LANES, for which it needs room.
+static inline float largest(float *scores, size_t slots)
 {
     const size_t padded = round_up(slots);
-    float top[LANES], part[LANES] = {0}, most;
+    float top[LANES];
     for (size_t s = slots; s < padded; s++) scores[s] = -HUGE_VALF;
     for (size_t j = 0; j < LANES; j++) top[j] = scores[j];
     for (size_t s = LANES; s < padded; s += LANES)
         for (size_t j = 0; j < LANES; j++) top[j] = scores[s + j] > top[j] ? scores[s + j] : top[j];
-    for (size_t j = 0; j < LANES / 2; j++) top[j] = top[j + 8] > top[j] ? top[j + 8] : top[j];
-    most = top[0];
-    for (size_t j = 1; j < LANES / 2; j++) most = top[j] > most ? top[j] : most;
-    for (size_t s = 0; s < padded; s += LANES)
+    for (size_t j = 0; j < 8; j++) top[j] = top[j + 8] > top[j] ? top[j + 8] : top[j];
+    for (size_t j = 0; j < 4; j++) top[j] = top[j + 4] > top[j] ? top[j + 4] : top[j];
+    for (size_t j = 1; j < 4; j++) top[0] = top[j] > top[0] ? top[j] : top[0];
+    return top[0];
+}
+
+// Padded scores -> e^(score - most).  -> their sum, by way of LANES partial sums
+static inline float exponentials(float *scores, size_t slots, float most)
+{
+    float part[LANES] = {0};
+    for (size_t s = 0; s < slots; s += LANES)
         for (size_t j = 0; j < LANES; j++)
             part[j] += scores[s + j] = exponential(scores[s + j] - most);
     return total(part);
+}
+
+static float softmax(float *scores, size_t slots)
+{
+    return exponentials(scores, slots, largest(scores, slots));
 }
 
 // The tile of a cache matrix (outs, ins) that begins at row `first`, of which `used` rows matter
@@ -1215,16 +1225,19 @@ static void attend(mt_engine *e, float *y, const float *u, size_t l, const chunk
 {
     const size_t K = e->K, HK = e->H * K, QKV = HK + 2 * e->G * K, S = e->S;
     const size_t b = c->sequence[t], g = h / (e->H / e->G);
-    const size_t slots = c->slot[t] + 1, most = slots + count - 1;      // of the first and the last
+    const size_t slots = c->slot[t] + 1, all = slots + count - 1;       // of the first and the last
     const float *keys = key(e, l, b, g, 0, 0), *values = value(e, l, b, g, 0, 0);
-    float sum[ROWS];
+    float top[ROWS], sum[ROWS];
     y += t * HK + h * K;
-    for (size_t first = 0; first < most; first += TILE) {
-        const tile w = cache_tile(keys, S, K, first, most);
+    for (size_t first = 0; first < all; first += TILE) {
+        const tile w = cache_tile(keys, S, K, first, all);
         product(scores + first, S, u + t * QKV + h * K, QKV, &w, count, K, 0);
     }
+    // softmax in two steps for all rows, so that none waits for another: 1.03 times at dim 64
     for (size_t i = 0; i < count; i++)
-        sum[i] = e->config.linear ? 1 : softmax(scores + i * S, slots + i);
+        top[i] = e->config.linear ? 0 : largest(scores + i * S, slots + i);
+    for (size_t i = 0; i < count; i++)
+        sum[i] = e->config.linear ? 1 : exponentials(scores + i * S, slots + i, top[i]);
 
     for (size_t first = 0; first < K; first += TILE) {
         const tile w = cache_tile(values, round_up(K), S, first, K);
@@ -1239,10 +1252,10 @@ static void attend(mt_engine *e, float *y, const float *u, size_t l, const chunk
     for (size_t i = 0; i < count; i++)
         for (size_t k = 0; k < K; k++) y[i * HK + k] /= sum[i];
 
-    if (!e->watched || l != e->watched_layer || h != e->watched_head) return;
+    if (!e->watched || l * e->H + h != e->watched_head) return;
     for (size_t i = 0; i < count; i++)
-        for (size_t s = 0; s < slots + i; s++)
-            e->watched[(t + i) * e->context + s] = scores[i * S + s] / sum[i];
+        for (size_t s = 0; s < e->context; s++)
+            e->watched[(t + i) * e->context + s] = s < slots + i ? scores[i * S + s] / sum[i] : 0;
 }
 
 // Heads h0 to h1 - 1 for all tokens, in runs of one sequence
@@ -1413,7 +1426,7 @@ int32_t mt_score(mt_engine *e, int32_t count, const int32_t *tokens, const int32
     if (status) return status;
 
     const size_t V = e->V;
-    float *logits = new_floats((double)CHUNK * (double)V);
+    float *logits = new_floats(CHUNK * (double)V);
     if (!logits) return fail(e, MT_MEMORY, "no memory for %d rows of %d logits", CHUNK, vocab);
     for (int32_t start = 0; start < count; start += CHUNK) {
         const int32_t n = count - start < CHUNK ? count - start : CHUNK;
@@ -1442,13 +1455,9 @@ int32_t mt_attention(mt_engine *e, int32_t count, const int32_t *tokens, const i
     if (layer < 0 || layer >= c->layers || head < 0 || head >= c->heads)
         return fail(e, MT_USAGE, "layer %d, head %d does not exist: the model has %d layers of %d "
                     "heads", layer, head, c->layers, c->heads);
-    int32_t status = check_tokens(e, count, tokens, sequences, positions);
-    if (status) return status;
-    memset(weights, 0, (size_t)count * e->context * sizeof(float));
     e->watched = weights;
-    e->watched_layer = (size_t)layer;
-    e->watched_head = (size_t)head;
-    status = mt_forward(e, count, tokens, sequences, positions, NULL, NULL);
+    e->watched_head = (size_t)layer * e->H + (size_t)head;
+    const int32_t status = mt_forward(e, count, tokens, sequences, positions, NULL, NULL);
     e->watched = NULL;
     return status;
 }
@@ -1460,26 +1469,18 @@ static int32_t check_sampling(mt_engine *e, const mt_sampling *how)
         how->top_p > 0 && how->top_p <= 1 && how->min_p >= 0 && how->min_p <= 1)
         return MT_OK;
     return fail(e, MT_USAGE, "temperature %g, top-k %d, top-p %g or min-p %g is out of range",
-                (double)how->temperature, how->top_k, (double)how->top_p, (double)how->min_p);
-}
-
-static int32_t fail_logit(mt_engine *e, int32_t i)
-{
-    return fail(e, MT_RUN, "the logit of token %d is not finite: the model's weights have "
-                "overflowed", i);
+                how->temperature, how->top_k, how->top_p, how->min_p);
 }
 
 int32_t mt_sample(mt_engine *e, const float *logits, const mt_sampling *how, uint64_t *random,
                   int32_t *token)
 {
     const int32_t status = check_sampling(e, how);
-    if (status) return status;
-    *token = choose(e, logits, how, random);
-    return *token < 0 ? fail_logit(e, ~*token) : MT_OK;
+    return status ? status : choose(e, logits, how, random, token);
 }
 
 // Generation for many prompts.  A window of sequences is kept busy: when one ends, the next prompt
-// takes its place, so that there is always work for ROWS tokens at a time.  12 of them, not 60:
+// takes its place, so that ROWS tokens at a time always have work.  12 of them, not 60:
 // 1.14 times at dim 128, as keys and values stay in the caches.
 
 enum { WINDOW = 12 };           // sequences of a small model; for a large one, 5 times as many
@@ -1493,7 +1494,7 @@ typedef struct {
     int32_t next;               // the next prompt to begin; its tokens are the next in `prompts`
     int32_t sequences;          // that are kept going
     int32_t *job;               // (sequences) the prompt that each works on, -1 for none
-    int32_t *feed, *sequence;   // (sequences * room) tokens that go in next
+    int32_t *feed, *sequence;   // (sequences * room) the tokens that go in next
     uint8_t *wanted;
     float *logits;              // (sequences, V)
 } generation;
@@ -1523,8 +1524,8 @@ static int32_t advance(mt_engine *e, generation *g)
     for (int32_t s = 0; s < g->sequences; s++) {
         const int32_t job = g->job[s];
         if (job < 0) continue;
-        const int32_t token = choose(e, logits, g->how, &g->random[job]);
-        if (token < 0) return fail_logit(e, ~token);
+        int32_t token;
+        if (choose(e, logits, g->how, &g->random[job], &token)) return MT_RUN;
         const int ended = token == e->config.eos || (g->stop && token == g->stop[job]);
         if (!ended) g->tokens[(int64_t)job * g->most + g->generated[job]++] = token;
         if (ended || g->generated[job] == g->most || e->length[s] == e->context) g->job[s] = -1;
@@ -1561,7 +1562,7 @@ int32_t mt_generate(mt_engine *e, int32_t count, const int32_t *prompts, const i
         .how = how, .random = random, .tokens = tokens, .generated = generated, .sequences = n,
         .job = malloc(S * sizeof(int32_t)), .feed = malloc(feed * sizeof(int32_t)),
         .sequence = malloc(feed * sizeof(int32_t)), .wanted = malloc(feed),
-        .logits = new_floats((double)n * (double)e->V),
+        .logits = new_floats(n * (double)e->V),
     };
     if (!g.job || !g.feed || !g.sequence || !g.wanted || !g.logits)
         status = fail(e, MT_MEMORY, "no memory for %d prompts at a time", n);
@@ -1576,21 +1577,18 @@ int32_t mt_generate(mt_engine *e, int32_t count, const int32_t *prompts, const i
 }
 
 // ------------------------------------------------------------------------------------------------
-// 8  Command line.  Exit codes: 0 fine, 1 usage, 2 bad file, 3 no memory, 4 failed while running.
+// 8  Command line.  The exit code is the API's status.
 
 #ifndef MINITRON_LIB
 
 static const char USAGE[] =
-    "usage: run MODEL [-i PROMPT] [options]\n"
-    "\n"
-    "what to do, if not to generate text:\n"
+    "usage: run MODEL [-i PROMPT] [options]\n\n"
+    "instead of generating text:\n"
     "  --score FILE         nll and perplexity per token, and bits per byte, of a text\n"
     "  --logprobs           log-probability of each token of the prompt, as JSON lines\n"
-    "  --attention L,H      attention of each token of the prompt in layer L, head H (from 0), as\n"
-    "                       JSON lines\n"
-    "  --info               say what the model is\n"
-    "  -h                   this text\n"
-    "\n"
+    "  --attention L,H      attention in layer L, head H (both from 0), as JSON lines\n"
+    "  --info               describe the model\n"
+    "  -h                   this text\n\n"
     "  -i TEXT   prompt; - reads it from standard input\n"
     "  -f FILE   prompt from a file\n"
     "  -n N      tokens to generate at most (default: until the end token or a full context)\n"
@@ -1599,14 +1597,12 @@ static const char USAGE[] =
     "  -p P      sample from the fewest tokens that together have probability P\n"
     "  -m P      sample from tokens at least P times as likely as the most likely one\n"
     "  -s SEED   of the sampler (0)\n"
-    "  -j N      threads (1)\n"
-    "\n"
+    "  -j N      threads (1)\n\n"
     "  ./run model.bin                                  in a terminal: asks for prompts\n"
     "  ./run model.bin -i \"123+456=\"\n"
     "  ./run model.bin -t 0.8 -n 200 -s 7 < /dev/null\n"
     "  echo \"123+456=\" | ./run model.bin -i -\n"
-    "  ./run model.bin --score test.txt -j 2\n"
-    "\n"
+    "  ./run model.bin --score test.txt -j 2\n\n"
     "If the model has no newline token, a text from a file or standard input loses its last one,\n"
     "and --score takes each line as a text of its own.\n"
     "exit codes: 0 fine, 1 usage, 2 bad model file, 3 no memory, 4 failed while running\n";
@@ -1622,13 +1618,20 @@ typedef struct {
     uint64_t seed;
 } options;
 
-static int complain(int status, const char *reason)
+// Print a line on standard error.  -> status
+PRINTF(2) static int complain(int status, const char *format, ...)
 {
-    fprintf(stderr, "run: %s\n", reason);
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("run: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
     return status;
 }
 
-// The number in `text` between low and high, or a complaint on standard error and 0
+// Each of these returns 1, or 0 after a complaint.
+
 static int read_number(const char *flag, const char *text, double low, double high, int whole,
                        double *value)
 {
@@ -1636,11 +1639,9 @@ static int read_number(const char *flag, const char *text, double low, double hi
     errno = 0;
     *value = strtod(text, &end);
     if (end != text && *end == 0 && errno == 0 && *value >= low && *value <= high &&
-        (!whole || *value == floor(*value)))
-        return 1;
-    fprintf(stderr, "run: %s %s: give a%s number from %.10g to %.10g\n", flag, text,
-            whole ? " whole" : "", low, high);
-    return 0;
+        (!whole || *value == floor(*value))) return 1;
+    return complain(0, "%s %s: give a%s number from %.10g to %.10g", flag, text,
+                    whole ? " whole" : "", low, high);
 }
 
 static int read_seed(const char *text, uint64_t *seed)
@@ -1649,32 +1650,27 @@ static int read_seed(const char *text, uint64_t *seed)
     errno = 0;
     *seed = strtoull(text, &end, 10);
     if (*text >= '0' && *text <= '9' && *end == 0 && errno == 0) return 1;
-    fprintf(stderr, "run: -s %s: give a whole number from 0 to %llu\n", text,
-            (unsigned long long)UINT64_MAX);
-    return 0;
+    return complain(0, "-s %s: give a whole number from 0 to 18446744073709551615", text);
 }
 
-// "3,1" -> layer 3, head 1
-static int read_head(const char *text, options *o)
+static int read_head(const char *text, options *o)              // "3,1": layer 3, head 1
 {
     char rest;
     if (strspn(text, "0123456789,") == strlen(text) && strlen(text) < 16 &&
         sscanf(text, "%9d,%9d%c", &o->layer, &o->head, &rest) == 2) return 1;
-    fprintf(stderr, "run: --attention %s: give a layer and a head, both from 0, such as 0,0\n",
-            text);
-    return 0;
+    return complain(0, "--attention %s: give a layer and a head, both from 0, such as 0,0", text);
 }
 
-// A prompt, or the file of a text.  -> 1, or 0 after a complaint if there is one already
+// A prompt, or the file of a text
 static int set_text(const char *flag, const char *value, const char **text, const options *o)
 {
-    if (!o->prompt && !o->file) { *text = value; return 1; }
-    fprintf(stderr, "run: %s %s: there is a text already, %s: give one\n", flag, value,
-            o->prompt ? o->prompt : o->file);
-    return 0;
+    if (o->prompt || o->file)
+        return complain(0, "%s %s: there is a text already, %s: give one", flag, value,
+                        o->prompt ? o->prompt : o->file);
+    *text = value;
+    return 1;
 }
 
-// One flag and its value.  -> 1, or 0 after a complaint
 static int read_option(const char *flag, const char *value, options *o)
 {
     const struct { char letter; int whole; double low, high, *number; } numbers[] = {
@@ -1692,7 +1688,6 @@ static int read_option(const char *flag, const char *value, options *o)
     return set_text(flag, value, &o->file, o);              // -f or --score
 }
 
-// -> 1, or 0 after a complaint
 static int read_options(int argc, char **argv, options *o)
 {
     static const struct { const char *flag; action what; int has_value; } actions[] = {
@@ -1702,35 +1697,26 @@ static int read_options(int argc, char **argv, options *o)
     *o = (options){.threads = 1, .temperature = -1, .top_p = 1};
     const char *first = NULL;                   // the first action's flag
     for (int i = 1; i < argc; i++) {
-        const char *flag = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
+        const char *flag = argv[i];
         int has_value = strlen(flag) == 2 && strchr("ifntkpmsj", flag[1]), is_flag = has_value;
         for (size_t a = 0; a < sizeof actions / sizeof *actions; a++) {
             if (strcmp(flag, actions[a].flag)) continue;
-            if (first && o->what != actions[a].what && actions[a].what != HELP) {
-                fprintf(stderr, "run: %s and %s are two things to do: choose one\n", first, flag);
-                return 0;
-            }
+            if (first && o->what != actions[a].what && actions[a].what != HELP)
+                return complain(0, "%s and %s are two things to do: choose one", first, flag);
             o->what = actions[a].what;
             has_value = actions[a].has_value;
             first = flag;
             is_flag = 1;
         }
         if (o->what == HELP) return 1;
-        if (flag[0] == '-') {
-            if (!is_flag || (has_value && !value)) {
-                fprintf(stderr, "run: %s: %s\n", flag,
-                        is_flag ? "its value is missing" : "no such option; ./run -h lists them");
-                return 0;
-            }
-            if (has_value && !read_option(flag, argv[++i], o)) return 0;
-        } else if (o->model) {
-            fprintf(stderr, "run: %s: one model at a time (the first is %s)\n", flag, o->model);
-            return 0;
-        } else o->model = flag;
+        if (flag[0] != '-' && o->model)
+            return complain(0, "%s: one model at a time (the first is %s)", flag, o->model);
+        if (flag[0] != '-') o->model = flag;
+        else if (!is_flag) return complain(0, "%s: unknown option; ./run -h lists them", flag);
+        else if (has_value && i + 1 == argc) return complain(0, "%s: its value is missing", flag);
+        else if (has_value && !read_option(flag, argv[++i], o)) return 0;
     }
-    if (o->model) return 1;
-    fprintf(stderr, "run: which model?  e.g. ./run model.bin; ./run -h says more\n");
-    return 0;
+    return o->model ? 1 : complain(0, "which model?  e.g. ./run model.bin; ./run -h says more");
 }
 
 // All of a stream, or NULL.
@@ -1755,8 +1741,6 @@ static char *read_all(FILE *stream, int64_t *size)
 static int read_text(mt_engine *e, const options *o, char **text, int64_t *size)
 {
     const char *name = o->file ? o->file : o->prompt ? o->prompt : "";
-    *text = NULL;
-    *size = 0;
     if (!o->file && strcmp(name, "-")) {
         *size = (int64_t)strlen(name);
         *text = malloc((size_t)*size + 1);
@@ -1768,11 +1752,9 @@ static int read_text(mt_engine *e, const options *o, char **text, int64_t *size)
     if (stream) *text = read_all(stream, size);
     int reason = errno;
     if (stream && stream != stdin) fclose(stream);
-    if (!*text) {
-        fprintf(stderr, "run: %s: %s\n", stream == stdin ? "standard input" : name,
-                strerror(reason));
-        return reason == ENOMEM ? MT_MEMORY : MT_USAGE;
-    }
+    if (!*text)
+        return complain(reason == ENOMEM ? MT_MEMORY : MT_USAGE, "%s: %s",
+                        stream == stdin ? "standard input" : name, strerror(reason));
     if (*size && (*text)[*size - 1] == '\n' && find_piece(e, "\n", 1) < 0) --*size;
     return MT_OK;
 }
@@ -1780,15 +1762,15 @@ static int read_text(mt_engine *e, const options *o, char **text, int64_t *size)
 static int print_info(const mt_engine *e, const char *path)
 {
     const mt_config *c = &e->config;
-    printf("%s: %llu parameters, %s\n", path, (unsigned long long)e->parameters,
-           c->int8 ? "int8" : "float32");
-    printf("dim %d, layers %d, heads %d of width %d, key/value heads %d, ffn %d, vocabulary %d, "
-           "context %d tokens\n", c->dim, c->layers, c->heads, c->head_dim, c->kv_heads, c->ffn_dim,
-           c->vocab, c->context);
+    const char *type = c->int8 ? "int8" : "float32";
+    printf("%s: %llu parameters, %s\n", path, (unsigned long long)e->parameters, type);
+    printf("dim %d, layers %d, heads %d of width %d, key/value heads %d, ffn %d, ", c->dim,
+           c->layers, c->heads, c->head_dim, c->kv_heads, c->ffn_dim);
+    printf("vocabulary %d, context %d tokens\n", c->vocab, c->context);
     printf("%s attention, rope theta %g, norm eps %g, %s head%s\n",
-           c->linear ? "linear" : "softmax", (double)c->rope_theta, (double)c->norm_eps,
+           c->linear ? "linear" : "softmax", c->rope_theta, c->norm_eps,
            c->tied ? "tied" : "untied", c->qk_norm ? ", norms on queries and keys" : "");
-    printf("temperature %g unless -t is given\n", (double)c->temperature);
+    printf("temperature %g unless -t is given\n", c->temperature);
     fwrite(e->provenance, 1, e->provenance_size, stdout);
     putchar('\n');
     return MT_OK;
@@ -1800,11 +1782,10 @@ static int32_t encode(mt_engine *e, const char *text, int64_t size, int always, 
                       int64_t *count)
 {
     *tokens = malloc(((size_t)size + 1) * sizeof **tokens);
-    if (!*tokens)
-        return fail(e, MT_MEMORY, "no memory for a text of %lld bytes", (long long)size);
+    if (!*tokens) return fail(e, MT_MEMORY, "no memory for a text of %lld bytes", (long long)size);
     const int begin = e->config.bos >= 0 && (always || size == 0);
     if (begin) **tokens = e->config.bos;
-    int32_t status = mt_encode(e, text, size, *tokens + begin, count);
+    const int32_t status = mt_encode(e, text, size, *tokens + begin, count);
     *count += begin;
     return status;
 }
@@ -1854,7 +1835,7 @@ static int32_t generate(mt_engine *e, const options *o, const char *text, int64_
     return status;
 }
 
-// Prompts from a terminal, until it says that there are no more
+// Prompts from a terminal, until its end of input
 static int32_t converse(mt_engine *e, const options *o)
 {
     char *line = NULL;
@@ -1865,7 +1846,7 @@ static int32_t converse(mt_engine *e, const options *o)
         ssize_t size = getline(&line, &room, stdin);
         if (size < 0) break;
         if (line[size - 1] == '\n') size--;
-        if (generate(e, o, line, size)) complain(0, mt_error(e));
+        if (generate(e, o, line, size)) complain(0, "%s", mt_error(e));
     }
     putchar('\n');
     free(line);
@@ -1887,8 +1868,12 @@ static void print_token(const mt_engine *e, int32_t token)
     putchar('"');
 }
 
-// A number, or null if it is not finite
-static void print_number(double x) { if (isfinite(x)) printf("%.6g", x); else printf("null"); }
+// Text, then a number, or null if it is not finite
+static void print_number(const char *text, float x)
+{
+    if (isfinite(x)) printf("%s%.6g", text, x);
+    else printf("%snull", text);
+}
 
 // A JSON line for each token of a text: its log-probability given those before it, or the attention
 // that it pays to each of them
@@ -1897,23 +1882,21 @@ static int32_t look_into(mt_engine *e, const options *o, const char *text, int64
     const int attention = o->what == ATTENTION;
     int64_t count = 0;
     int32_t *tokens = NULL, status = encode_prompt(e, text, size, !attention, &tokens, &count);
-    if (!status) status = mt_reset(e, 1, (int32_t)count);
     const int32_t n = (int32_t)count;
     float *values = new_floats((double)count * (attention ? (double)count : 1));
+    if (!status) status = mt_reset(e, 1, n);
     if (!status && !values) status = fail(e, MT_MEMORY, "no memory for %d tokens", n);
     if (!status && attention)
         status = mt_attention(e, n, tokens, NULL, NULL, o->layer, o->head, values);
-    if (!status && !attention) values[0] = NAN;                 // nothing comes before it
-    if (!status && !attention && n > 1)
+    if (!status && !attention) {
+        values[0] = NAN;                                        // nothing comes before it
         status = mt_score(e, n - 1, tokens, NULL, NULL, tokens + 1, values + 1);
+    }
     for (int64_t t = 0; t < count && !status; t++) {
         print_token(e, tokens[t]);
-        printf(attention ? ", \"attention\": [" : ", \"logprob\": ");
-        if (!attention) print_number((double)values[t]);
-        for (int64_t s = 0; s <= t && attention; s++) {
-            if (s) printf(", ");
-            print_number((double)values[t * count + s]);
-        }
+        if (!attention) print_number(", \"logprob\": ", values[t]);
+        for (int64_t s = 0; s <= t && attention; s++)
+            print_number(s ? ", " : ", \"attention\": [", values[t * count + s]);
         puts(attention ? "]}" : "}");
     }
     free(tokens);
@@ -1927,7 +1910,7 @@ typedef struct { double nll, square, bytes; int64_t tokens; } score;        // s
 static int32_t score_tokens(mt_engine *e, const int32_t *tokens, int64_t count, score *sum)
 {
     const int32_t context = count < e->config.context ? (int32_t)count : e->config.context;
-    float *logprobs = new_floats((double)context);
+    float *logprobs = new_floats(context);
     int32_t size = 0, status = MT_OK;
     if (!logprobs) status = fail(e, MT_MEMORY, "no memory for %d tokens", context);
     for (int64_t start = 0; start + 1 < count && !status; start += context) {
@@ -1936,8 +1919,8 @@ static int32_t score_tokens(mt_engine *e, const int32_t *tokens, int64_t count, 
         const int32_t *from = tokens + start;
         if (!status) status = mt_score(e, n, from, NULL, NULL, from + 1, logprobs);
         for (int32_t i = 0; i < n && !status; i++) {
-            sum->nll -= (double)logprobs[i];
-            sum->square += (double)logprobs[i] * (double)logprobs[i];
+            sum->nll -= logprobs[i];
+            sum->square += logprobs[i] * (double)logprobs[i];
             mt_piece(e, from[i + 1], &size);
             sum->bytes += size;
         }
@@ -1993,7 +1976,7 @@ static int act(mt_engine *e, const options *o)
     else if (o->what != GENERATE) status = look_into(e, o, text, size);
     else status = asks ? converse(e, o) : generate(e, o, text, size);
     free(text);
-    return status ? complain(status, mt_error(e)) : MT_OK;
+    return status ? complain(status, "%s", mt_error(e)) : MT_OK;
 }
 
 int main(int argc, char **argv)
@@ -2006,7 +1989,7 @@ int main(int argc, char **argv)
     }
     mt_engine *e;
     int status = mt_open(o.model, &e);
-    if (status) complain(status, mt_error(e));
+    if (status) complain(status, "%s", mt_error(e));
     else {
         mt_set_threads(e, (int32_t)o.threads);
         o.sampling = (mt_sampling){

@@ -1,28 +1,26 @@
 #!/usr/bin/env python3
-"""run.c against the limits of the machine: how fast memory can be read, and how fast NumPy
-multiplies matrices.
+"""run.c against the limits of the machine: the speeds of reading memory and of NumPy's matrix
+product.
 
     python bench/engine.py                      all shapes, on 1 thread and on 2
     python bench/engine.py --shapes 0,1         some of them
-    python bench/engine.py --out FILE           append each shape's figures to FILE as a line of
-    JSON python bench/engine.py --table FILE         the figures in FILE as the table of
-    docs/engine.md python bench/engine.py --model MODEL        how fast a model file is, and a hash
-    of its logits
+    python bench/engine.py --out FILE           append each shape's figures to FILE, a line of JSON
+    python bench/engine.py --table FILE         the figures in FILE as the table of docs/engine.md
+    python bench/engine.py --model MODEL        the speed of a model file, and a hash of its logits
 
-    decode     one sequence, token by token, from its beginning: bytes of weights a second, against
-    a loop in C that only
-               reads as many bytes from memory
-    score      logits of 256 sequences of 64 tokens, or of a prompt of 512: 2 FLOPs a weight and
-    token a second (attention
-               comes on top, uncounted), against NumPy's float32 product of two 1024 x 1024 matrices
-               on as many threads
+    decode     one sequence, token by token, from its beginning: bytes of weights per second,
+               against a loop in C that only reads as many bytes from memory
+    score      logits of 256 sequences of 64 tokens, or of a prompt of 512: 2 FLOPs per weight and
+               token (attention comes on top, uncounted), against NumPy's float32 product of two
+               1024 x 1024 matrices on as many threads
     generate   greedy texts for 1,000 prompts of 4 to 23 tokens, 24 tokens each, all at once,
-    sampling included: as above int8       tokens a second in decoding, against the float32 model's
+               sampling included: as above
+    int8       tokens per second in decoding, against the float32 model's
     load       opening the file, against reading it into fresh memory
 
 Each round measures every contender for a moment, one after the other, so that a machine that gets
-faster or slower does so for all.  A ratio compares what was measured in the same round; the median
-over the rounds is printed.  The weights are random.
+faster or slower does so for all.  A ratio compares two measurements of one round; the median over
+the rounds is printed.  The weights are random.
 """
 import argparse
 import json
@@ -105,7 +103,7 @@ def write_models(shape, folder):
 
 
 def compiler_flags():
-    """What make has found out about the compiler"""
+    """The compiler's flags that make has found"""
     lines = next((ROOT / "build").glob("flags-*.mk")).read_text(encoding="utf-8").splitlines()
     return [flag for line in lines for flag in line.split(" =", 1)[1].split()]
 
@@ -171,8 +169,7 @@ def contenders(shape, threads, folder, engines):
     one, random, tokens = np.ones(1, np.int32), np.zeros(1, np.uint64), np.empty(count, np.int32)
 
     def decode(engine):
-        """Tokens a second.  By mt_generate itself: what Python adds to a call is a tenth of this at
-        dim 64."""
+        """Tokens per second.  By mt_generate itself: Python adds a tenth to a call at dim 64."""
         arguments = [pointer("int32_t[]", one), pointer("int32_t[]", one), count, C.NULL,
                      engine.sampling(0, 0, 1, 0),
                      pointer("uint64_t[]", random), pointer("int32_t[]", tokens),
@@ -220,7 +217,7 @@ RATIOS = {"decode": "read", "score": "peak", "generate": "peak"}
 
 
 def measure(shape, threads, rounds, folder):
-    """-> the figures of a shape on so many threads: medians of the speeds, and of the ratios to
+    """-> the figures of a shape on that many threads: medians of the speeds, and of the ratios to
     their limits"""
     opening = load_times(folder / "model.bin", rounds) if shape.large and threads == 1 else None
     engines = {path.name: Engine(path, threads) for path in folder.glob("*.bin")}

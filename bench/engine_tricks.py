@@ -54,7 +54,7 @@ def build(folder, number, old, new):
 
 
 def speeds(folder, threads, lib, forks=True):
-    with mock.patch("minitron.engine.library", lambda: lib):
+    with mock.patch("minitron.engine.engine.library", lambda: lib):
         engines = {"model.bin": Engine(folder / "model.bin", threads)}
     if not forks:
         engines["model.bin"].workers = lambda tasks: [engines["model.bin"]]

@@ -13,8 +13,8 @@ import copy
 import itertools
 import operator
 import os
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
-from threading import Lock, Thread
 
 import numpy as np
 from cffi import FFI
@@ -24,7 +24,7 @@ from ..base.errors import MinitronError
 from .model_file import parse_provenance
 
 GROUP = 64          # texts that logprobs scores at a time
-BATCH = 1024        # tokens of whole sequences that logits works on at a time
+BATCH = 512         # tokens of whole sequences that logits works on at a time
 FEW = 12            # prompts that are not worth another thread, as many as run.c keeps in flight
 ffi = FFI()
 
@@ -69,6 +69,7 @@ class Engine:
     def __init__(self, path, threads=None):
         self.lib = library()
         self.forks = []             # engines on the same weights, one per thread: see workers
+        self.pool = None            # the threads of all forks but the first
         handle = ffi.new("mt_engine **")
         status = self.lib.mt_open(os.fsencode(path), handle)
         # so that one that is never closed is freed all the same
@@ -97,6 +98,9 @@ class Engine:
 
     def close(self):
         """Free the model's memory; the engine cannot be used any more."""
+        if self.pool:
+            self.pool.shutdown()
+            self.pool = None
         for fork in self.forks:
             fork.close()
         self.forks = []
@@ -185,13 +189,32 @@ class Engine:
         self.reset(1, 1)            # the forks have caches of their own
         while len(self.forks) < count:
             self.forks.append(self.fork())
+        self.pool = self.pool or ThreadPoolExecutor(self.threads - 1)
         return self.forks[:count]
+
+    def in_parallel(self, work, engines, tasks):
+        """work(engine, task) for each task: each engine on a thread of its own, the first on this
+        one"""
+        tasks = iter(tasks)         # of a list or a range, whose next() is atomic
+
+        def run(engine):
+            for task in tasks:
+                work(engine, task)
+
+        others = [self.pool.submit(run, engine) for engine in engines[1:]]
+        try:
+            run(engines[0])
+        finally:
+            wait(others)
+        for other in others:
+            other.result()          # raises its error
 
     def fork(self):
         """An Engine on the same weights, for another thread; it must not outlive this one."""
         handle, fork = ffi.new("mt_engine **"), copy.copy(self)
         status = self.lib.mt_fork(self.opened(), handle)
         fork.handle, fork.forks = ffi.gc(handle[0], self.lib.mt_close), []
+        fork.pool = None
         fork.check(status)
         return fork
 
@@ -297,7 +320,7 @@ class Engine:
                                 None if wanted is None else wanted[start:end])
 
         starts = range(0, batch, together)
-        in_parallel(read, self.workers(len(starts)), starts)
+        self.in_parallel(read, self.workers(len(starts)), starts)
         return logits.reshape(batch, time, -1) if wanted is None else logits
 
     def tokens_of(self, text):
@@ -318,11 +341,11 @@ class Engine:
 
     def generate(self, prompts, steps=None, temperature=None, top_k=0, top_p=1.0, min_p=0.0, seed=0,
                  stop=None):
-        """What follows a prompt, or each of a list, up to the end token or `steps` tokens: str for
-        str, bytes for bytes.
+        """The text after a prompt, or after each of a list, up to the end token or `steps` tokens:
+        str for str, bytes for bytes.
 
-        temperature None is what the file recommends, 0 the likeliest token each time.  Prompt i of
-        a list is sampled with seed + i, so that its text does not depend on the company it is in.
+        temperature None is the one that the file advises; 0 takes the most likely token each time.
+        Prompt i of a list is sampled with seed + i, so that its text does not depend on the others.
         stop: a piece of the vocabulary, or a list with one for each prompt, that ends a text as the
         end token does.
         """
@@ -359,7 +382,8 @@ class Engine:
                                                None if stop is None else stop[part].copy())
 
         engines = self.workers(len(prompts) // FEW)
-        in_parallel(write, engines, [slice(i, None, len(engines)) for i in range(len(engines))])
+        parts = [slice(i, None, len(engines)) for i in range(len(engines))]
+        self.in_parallel(write, engines, parts)
         return texts
 
     def generate_some(self, prompts, most, how, random, stop):
@@ -375,7 +399,7 @@ class Engine:
         return [row[:length].tolist() for row, length in zip(tokens, generated)]
 
     def stream(self, prompt, steps=None, temperature=None, top_k=0, top_p=1.0, min_p=0.0, seed=0):
-        """What follows a prompt, piece by piece as it comes: an iterator of str for str, of bytes
+        """The text after a prompt, piece by piece as it comes: an iterator of str for str, of bytes
         for bytes.
 
         A character that is spread over several tokens comes when it is complete.  The engine does
@@ -412,7 +436,7 @@ class Engine:
         return tokens[0]
 
     def sampling(self, temperature, top_k, top_p, min_p):
-        """mt_sampling *.  Raises MinitronError for what is no number."""
+        """mt_sampling *.  Raises MinitronError if a value is not a number."""
         temperature = self.config["temperature"] if temperature is None else temperature
         try:
             return ffi.new("mt_sampling *",
@@ -430,31 +454,6 @@ class Engine:
                                 f"{self.config['vocab']} tokens")
         self.check(self.lib.mt_sample(self.opened(), pointer("float[]", row), how, state, token))
         return token[0]
-
-
-def in_parallel(work, engines, tasks):
-    """work(engine, task) for each task: each engine on a thread of its own, the first on this one"""
-    tasks, lock, errors = iter(tasks), Lock(), []
-
-    def run(engine):
-        try:
-            while True:
-                with lock:
-                    task = next(tasks, None)
-                if task is None:
-                    return
-                work(engine, task)
-        except Exception as error:
-            errors.append(error)
-
-    threads = [Thread(target=run, args=(engine,)) for engine in engines[1:]]
-    for thread in threads:
-        thread.start()
-    run(engines[0])
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def whole_sequences(tokens, positions):

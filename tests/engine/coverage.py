@@ -54,8 +54,7 @@ def attack():
 
 
 def run_tests():
-    """The tests of program and library, in the copy.  What they reach counts even where one
-    fails."""
+    """The tests of program and library, in the copy.  Their lines count even where one fails."""
     subprocess.run([sys.executable, "-m", "pytest", "-q", "--tb=no",
                     *(f"tests/engine/{name}" for name in TESTS)], cwd=TREE)
 

@@ -279,8 +279,9 @@ static void try_file(const uint8_t *bytes, uint64_t size, int how)
         // the file, some bytes per token, and one tile
         const uint64_t token = 2 * sizeof(piece) + sizeof(double) + sizeof(int32_t);
         cursor at = {.int8 = e->config.int8};
-        params p;
-        place_tensors(&e->config, &at, &p);
+        const params p = e->p;
+        place_tensors(e, &at);
+        e->p = p;
         CHECK(at.tile <= at.bytes);
         CHECK(allocated <= sizeof *e + size + 4 * TILE + token * (
             uint64_t)e->config.vocab + at.tile);
@@ -419,7 +420,7 @@ static void run_out_of_memory(const char *path, const uint8_t *model, uint64_t s
         }
 }
 
-// Calls that make no sense are refused, and change nothing.
+// Calls with wrong arguments are refused, and change nothing.
 static void refuse_calls(const uint8_t *model, uint64_t size)
 {
     const mt_sampling good = {0, 0, 1, 0};

@@ -35,7 +35,7 @@ def native():
 
 
 def macros(compiler):
-    """What a compiler says of this processor"""
+    """The macros that a compiler defines for this processor"""
     command = [compiler, *native(), "-dM", "-E", "-x", "c", os.devnull]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -72,7 +72,7 @@ def results(paths):
 
 @pytest.fixture(scope="module")
 def expected(files):
-    """What the library gives that make has built"""
+    """The results of the library that make has built"""
     return results(files)
 
 

@@ -3,7 +3,7 @@
 What is trained in NumPy is evaluated and used through run.c, so the two must be one model: the same
 logits at every position of every configuration.  Within C more holds: the bits of a result depend
 neither on how tokens are spread over calls and sequences nor on threads, so that a text can be
-reproduced whatever company its prompt is in.  What a caller gets wrong is refused in one line.
+reproduced whatever company its prompt is in.  A caller's mistake is refused in one line.
 """
 import os
 import re
@@ -150,7 +150,7 @@ def test_many_sequences(build, batch, time):
         assert np.array_equal(bits(engine.logits(tokens, positions)), bits(everything))
         assert np.array_equal(bits(engine.logits(tokens, positions, wanted)),
                               bits(everything[wanted]))
-        # one of many is refused, and the engine goes on
+        # one of many is refused, and the engine stays usable
         for place in {0, batch - 1}:
             bad = tokens.copy()
             bad[place, -1] = 8

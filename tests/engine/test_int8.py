@@ -224,7 +224,7 @@ def quantize_command(*arguments):
 
 def test_quantize(tmp_path, trained):
     out = tmp_path / "int8.bin"
-    out.write_bytes(b"what was there before")
+    out.write_bytes(b"the content before")
     code, said, complaint = quantize_command(trained, out)
     assert (code, complaint, said.count("\n")) == (0, "", 1)
     assert said.startswith(f"{out}: {out.stat().st_size} bytes, ") and said.endswith(
@@ -253,11 +253,11 @@ def test_quantize_refuses_a_model(tmp_path, trained, damage):
     path, out, content = tmp_path / "model.bin", tmp_path / "int8.bin", trained.read_bytes()
     if damage != "missing":
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    out.write_bytes(b"what was there before")
+    out.write_bytes(b"the content before")
     code, said, complaint = quantize_command(path, out)
     assert (code, said, complaint.count("\n")) == (2, "", 1) and complaint.startswith(
         f"minitron: {path}: ")
-    assert out.read_bytes() == b"what was there before"
+    assert out.read_bytes() == b"the content before"
 
 
 def test_quantize_refuses_an_out(tmp_path, trained):
@@ -271,7 +271,7 @@ def test_quantize_refuses_an_out(tmp_path, trained):
 @pytest.mark.skipif(os.name != "posix", reason="RLIMIT_FSIZE is POSIX's")
 def test_a_full_disk_leaves_out_as_it_was(tmp_path, trained):
     out = tmp_path / "int8.bin"
-    out.write_bytes(b"what was there before")
+    out.write_bytes(b"the content before")
     script = ("import resource, signal, runpy, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
               "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); sys.argv[0] = 'minitron'; "
               "runpy.run_module('minitron', run_name='__main__')")
@@ -279,4 +279,4 @@ def test_a_full_disk_leaves_out_as_it_was(tmp_path, trained):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stderr.count(
         "\n") == 1 and f"{out} cannot be written" in done.stderr
-    assert out.read_bytes() == b"what was there before" and os.listdir(tmp_path) == ["int8.bin"]
+    assert out.read_bytes() == b"the content before" and os.listdir(tmp_path) == ["int8.bin"]

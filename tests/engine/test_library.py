@@ -1,8 +1,8 @@
-"""What the library does with a model beside its logits: scores, attention weights, sequences, and
+"""All that the library gives beside logits: scores, attention weights, sequences, and
 generation for many prompts.
 
 Each is held against another way to compute the same: NumPy in float64, the plainest ops of
-ops.py, or a Python loop over forward() and sampler.py.  What a loop gives must come out bit
+ops.py, or a Python loop over forward() and sampler.py.  The results of a loop must come out bit
 for bit, whatever the threads and the company a prompt is in.
 """
 import os
@@ -366,7 +366,7 @@ def test_stop(build):
 
 def test_an_overflow_in_a_list(build):
     """One prompt of many fails, in whatever thread: the call fails, in one line, and the engine
-    goes on."""
+    stays usable."""
     config = replace(SMALL, tied=False)
     p = random_weights(config, 0)
     p.embed[7] = 3e38
@@ -557,7 +557,7 @@ def test_the_library_is_not_unloaded_at_the_end(tmp_path):
     """OpenMP's threads may still be waiting in it then.  A loader that tells nothing, such as
     musl's, leaves no file."""
     environment = os.environ | {"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": str(tmp_path / "loader")}
-    done = subprocess.run([sys.executable, "-c", "from minitron.engine.engine import library; library()"],
-                          cwd=ROOT, env=environment)
+    script = "from minitron.engine.engine import library; library()"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment)
     told = "".join(path.read_text(errors="replace") for path in tmp_path.glob("loader.*"))
     assert done.returncode == 0 and not re.search(r"libminitron.*destroying", told)

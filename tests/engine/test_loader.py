@@ -190,7 +190,7 @@ def block(content, which):
 
 
 def change_block(content, r):
-    """A byte of the tokenizer, of the provenance or of the gaps behind them"""
+    """A byte of the tokenizer, of the provenance or of the gaps after them"""
     start, size = block(content, r.randrange(2))
     content[start + r.randrange(size + -size % 64)] = r.choice(
         (0, 1, 2, 31, 32, 97, 98, 126, 127, r.randrange(256)))
@@ -236,7 +236,7 @@ def repair_checksum(content):
 
 
 def read_in_python(content):
-    """What a file says, or None where it is refused.  That the provenance has to be JSON is
+    """The content of a file, or None where it is refused.  That the provenance has to be JSON is
     Python's own demand."""
     try:
         config, _, vocabulary, _ = parse_model(content)

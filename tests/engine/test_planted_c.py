@@ -68,7 +68,7 @@ def full_context(build, letters):
 # (the bug, the test that must fail, text in run.c, its replacement)
 PLANTED = [
     ("a token sees the one after it", logits,
-     "softmax(scores + i * S, slots + i)", "softmax(scores + i * S, slots + i + 1)"),
+     "largest(scores + i * S, slots + i)", "largest(scores + i * S, slots + i + 1)"),
     ("a run's later tokens see too little", bits,
      "for (size_t s = slots; s < slots + i; s++)\n                for",
      "for (size_t s = slots; s + 1 < slots + i; s++)\n                for"),

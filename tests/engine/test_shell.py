@@ -1,6 +1,6 @@
 """./run, the program: the same model as Engine, and a citizen of the shell.
 
-What it prints is what Engine generates, byte for byte.  Whatever is wrong, it says so in one line
+It prints the bytes that Engine generates.  Whatever is wrong, it says so in one line
 on standard error, prints nothing on standard output, and exits with the code that `./run -h`
 documents: 1 usage, 2 bad model file, 4 failed while running.
 """
@@ -283,9 +283,9 @@ def test_score_of_weights_that_overflow(tmp_path, flags):
 
 
 def json_lines(*arguments, stdin=b""):
-    """What it prints: one JSON object a line, in ASCII, and nothing that only Python would read"""
+    """The printed objects: one per line, in ASCII and strict JSON"""
     lines = printed(*arguments, stdin=stdin).decode("ascii").splitlines()
-    return [json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    return [json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
             for line in lines]
 
 

@@ -41,7 +41,7 @@ static inline void repair_sizes(uint8_t *p, uint64_t size)
     read_header(e, p, size, &s);
     if (e->parameters) {                        // the dimensions are within their limits
         cursor at = {.int8 = e->config.int8};
-        place_tensors(&e->config, &at, &e->p);
+        place_tensors(e, &at);
         const uint64_t tokenizer = read_u64(p + 72) % size, others = HEADER + align64(
             tokenizer) + at.bytes;
         write_u64(p + 72, tokenizer);

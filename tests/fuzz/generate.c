@@ -1,6 +1,5 @@
-/* generate.c: a model file, and behind it what to call.  Each call is a byte that chooses it, and
-the bytes of its arguments,
-   which may be nonsense: it then has to be refused, and nothing may have changed. */
+/* generate.c: a model file, then calls.  Each call is a byte that chooses it, and the bytes of its
+   arguments, which may be nonsense: it then has to be refused, and nothing may have changed. */
 #include "fuzz.h"
 
 enum { SEQUENCES = 3, CONTEXT = 7, MOST_TOKENS = 8, PROMPTS = 2 * WINDOW };
