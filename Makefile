@@ -36,7 +36,7 @@ lint: .venv-test/ready          ## ruff, and the compilers' warnings as errors
 	@mkdir -p build
 	.venv-test/bin/python -m ruff check .
 	@awk 'length > 100 { print FILENAME ":" FNR ": longer than 100 columns"; found = 1 } END { exit found }' \
-	  run.c bench/*.c tests/*/*.c tests/*/*.h
+	  run.c $(wildcard bench/*.c tests/*/*.c tests/*/*.h)
 	@for cc in gcc clang; do if command -v $$cc >/dev/null; then \
 	  for part in "" -DMINITRON_LIB; do echo $$cc $$part; $$cc $(CFLAGS) -Werror $$part -c run.c -o build/lint.o || exit 1; done; fi; done
 

@@ -4,7 +4,6 @@
 """
 from pathlib import Path
 
-from ..base.errors import MinitronError
 from ..base.files import write_atomically
 from ..engine import model_file
 
@@ -18,8 +17,6 @@ def add_parser(commands):
 
 def run(flags):
     model, out = flags["model"], flags["out"]
-    if Path(out).exists() and Path(out).samefile(model):
-        raise MinitronError(f"{out} is the model itself: give OUT another name")
     content = model_file.model_bytes(*model_file.read_model(model), model_file.INT8)
     share = len(content) / Path(model).stat().st_size
     write_atomically(out, content)
