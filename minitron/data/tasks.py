@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -117,8 +117,12 @@ def titles(task_names):
 
 def module(name):
     """The module of a task, with the DEFAULTS it leaves out.  Raises MinitronError."""
-    if is_file(name):
-        return held_to_contract(name, own_module(name))
+    return held_to_contract(name, own_module(name)) if is_file(name) else built_in(name)
+
+
+@cache
+def built_in(name):
+    """The module of one of minitron's own tasks.  Raises MinitronError."""
     if name not in names():
         raise MinitronError(f"task {name!r} is unknown: use one of {', '.join(names())}, "
                             "or the path of a file that ends in .py")

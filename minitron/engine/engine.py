@@ -63,8 +63,10 @@ def library():
 
 
 class Engine:
-    """A model file, loaded and ready.      Raises MinitronError with mt_error's text, EngineMissing
-    without the library."""
+    """A model file, loaded and ready
+
+    Raises MinitronError with mt_error's text, EngineMissing without the library.
+    """
 
     def __init__(self, path, threads=None):
         self.lib = library()
@@ -81,9 +83,9 @@ class Engine:
             self.provenance = parse_provenance(ffi.buffer(provenance, size[0])[:])
         except (MinitronError, ValueError) as error:
             self.close()
-            raise error if isinstance(error,
-                                      MinitronError) else MinitronError(
-                                          f"{path}: {error}") from None
+            if isinstance(error, MinitronError):
+                raise
+            raise MinitronError(f"{path}: {error}") from None
         self.threads = available_cpus() if threads is None else threads
         self.lib.mt_set_threads(self.handle, self.threads)
         config = self.lib.mt_get_config(self.handle)
@@ -193,8 +195,7 @@ class Engine:
         return self.forks[:count]
 
     def in_parallel(self, work, engines, tasks):
-        """work(engine, task) for each task: each engine on a thread of its own, the first on this
-        one"""
+        """work(engine, task) for each task: an engine per thread, the first on this one"""
         tasks = iter(tasks)         # of a list or a range, whose next() is atomic
 
         def run(engine):
@@ -259,9 +260,9 @@ class Engine:
         if tokens.min() < 0:
             raise MinitronError(
                 f"token {tokens.min()} is not in the vocabulary of {self.config['vocab']}")
-        targets = [target for prompt,
-                   text in zip(prompts,
-                               texts) for target in [-1] * (len(prompt) - 1) + text[len(prompt):]]
+        targets = []                # nothing is scored within a prompt
+        for prompt, text in zip(prompts, texts):
+            targets += [-1] * (len(prompt) - 1) + text[len(prompt):]
         self.reset(len(texts), max(1, *sizes))
         scores = self.score([token for text in texts for token in text[:-1]], targets,
                             np.repeat(np.arange(len(texts)), sizes))
@@ -470,7 +471,7 @@ def whole_sequences(tokens, positions):
 
 
 def whole(name, value):
-    """A Python int of what is a whole number, NumPy's included.  Raises MinitronError."""
+    """An integer, NumPy's included, as a Python int.  Raises MinitronError."""
     try:
         return operator.index(value)
     except TypeError:
@@ -486,8 +487,7 @@ def check_steps(steps):
 
 
 def integers(name, values):
-    """int32 array of what may be anything.  Raises MinitronError where a value is not a whole
-    number of 32 bits."""
+    """int32 array of any values.  Raises MinitronError unless they are whole numbers of 32 bits."""
     try:
         array = np.asarray(values)
     except ValueError:

@@ -17,10 +17,10 @@ from ..base.errors import MinitronError
 from ..base.files import append_line
 from ..data import tasks
 from ..data.config import RECORD_VERSION
-from .evaluate import normalized_score
+from .evaluate import LEARNT, normalized_score
 
-EMERGED_SCORE, PARTLY_SCORE = 0.9, 0.5  # least normalized scores to be called (partly) emerged
-CURVE_POINTS = 20                       # of a learning curve, at most, in a record
+PARTLY = 0.5            # normalized score from which on an ability has partly emerged
+CURVE_POINTS = 20       # of a learning curve, at most, in a record
 
 
 # ---- the record ----------------------------------------------------------------------------------
@@ -206,8 +206,8 @@ def verdict_sentence(record):
     result = (f"{c['task']} at {dials}: {r['exact']:.1%} of the problems {problems} are solved "
               f"(chance {r['chance_exact']:.1%}).")
     score = normalized_score(r["exact"], r["chance_exact"])
-    if score >= EMERGED_SCORE:
+    if score >= LEARNT:
         return f"Emerged.  {result}"
-    if score >= PARTLY_SCORE:
+    if score >= PARTLY:
         return f"Partly emerged.  {result}"
     return f"Not emerged.  {result}  Not yet?  Turn a dial: --dim, --steps, --lr, --layers."

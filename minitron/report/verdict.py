@@ -21,8 +21,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..base.rng import Random
+from ..measure.evaluate import LEARNT
 
-LEARNT, FAILED, NEAR_ZERO = 0.9, 0.5, 0.1       # normalized scores
+FAILED, NEAR_ZERO = 0.5, 0.1    # normalized scores, beside LEARNT
 HIDDEN = 0.5            # share of nll's fall that a mirage makes while exact match is near 0
 FALLING = 0.4           # least pace of nll before the rise, as a share of its pace in the rise
 RISE, RISE_STEPS = 0.8, 2       # a jump: the least rise of exact match, the most steps it may take
