@@ -1,6 +1,7 @@
 """The model's configuration: with the weights, all that run.c needs to know.
 
-Fields left at None depend on others, most of all on dim; `resolve` fills them in.
+Fields left at None depend on others, or have a default that a model file may lack; `resolve` fills
+them in.
 """
 import dataclasses
 import math
@@ -12,6 +13,7 @@ from ..base.errors import MinitronError
 
 ATTENTIONS = ("softmax", "linear")
 WIDEST = 2**16                  # channels of all heads together
+HEADS, HEAD_DIM = 4, 16         # the defaults do not follow dim: --dim is one dial
 LIMITS = {                      # field -> smallest and largest value, in a model file too
     "dim": (1, 2**16),
     "layers": (1, 2**12),
@@ -36,10 +38,10 @@ class ModelConfig:
 
     dim: int = flag(128, "width of the residual stream, the dial of scale")
     layers: int = flag(2, "number of blocks")
-    heads: int | None = flag(None, "query heads (default dim / 32, at least 1)")
+    heads: int | None = flag(None, "query heads (default 4)")
     kv_heads: int | None = flag(
         None, "key/value heads; fewer than heads: grouped-query attention (default heads)")
-    head_dim: int | None = flag(None, "width of a head, even (default dim / heads)")
+    head_dim: int | None = flag(None, "width of a head, even (default 16)")
     ffn_dim: int | None = flag(
         None, "width of the feed-forward layer, 0 for attention only (default 8/3 dim)")
     rope_theta: float = flag(10000.0, "base of the rotary positions, 0 for no positions")
@@ -54,15 +56,13 @@ class ModelConfig:
     def resolve(self):
         """This configuration with every None filled in, checked.  Raises MinitronError."""
         check_number("dim", self.dim)
-        heads = or_default(self.heads, max(1, self.dim // 32))
-        check_number("heads", heads)
-        head_dim = 2 * max(1, math.ceil(self.dim / heads / 2))
+        heads = or_default(self.heads, HEADS)
         ffn_dim = min(8 * math.ceil(self.dim / 3), LIMITS["ffn_dim"][1])
         c = dataclasses.replace(
             self,
             heads=heads,
             kv_heads=or_default(self.kv_heads, heads),
-            head_dim=or_default(self.head_dim, head_dim),
+            head_dim=or_default(self.head_dim, HEAD_DIM),
             ffn_dim=or_default(self.ffn_dim, ffn_dim),
             rope_theta=float32_decimal(self.rope_theta),
             norm_eps=float32_decimal(self.norm_eps),
