@@ -5,6 +5,7 @@ from functools import cache
 
 from ..base.cli import flag
 from ..base.errors import MinitronError
+from . import tasks
 from .config import Config
 
 OPTIONAL = ("position_range", "data")       # fields that may be None in a resolved configuration
@@ -25,20 +26,22 @@ def shortest_settings(config, kept=()):
     """The fewest {field: value} from which Config resolves to `config`, the fields `kept` included
 
     All that are not at their default if it does not resolve here: its data may be elsewhere, or a
-    field may have been added since.
+    field may have been added since.  Files are not opened for this: a ledger may be someone else's.
     """
     fields = [field for field in dataclasses.fields(Config) if field.metadata["help"] is not None]
     defaults = {field.name: field.default for field in fields}
     names = [name for name in defaults if config[name] is not None or name in OPTIONAL]
     settings = {name: config[name] for name in ("task", *kept)}
+    not_default = {name: config[name] for name in names
+                   if config[name] not in (None, defaults[name])}
+    if tasks.is_file(config["task"]) or config["data"] is not None:
+        return settings | not_default
     try:
         for name in names:
             if getattr(resolve(tuple(settings.items())), name) != config[name]:
                 settings[name] = config[name]
     except MinitronError:
-        values = {name: config[name] for name in names}
-        settings |= {name: value for name, value in values.items()
-                     if value not in (None, defaults[name])}
+        settings |= not_default
     return settings
 
 

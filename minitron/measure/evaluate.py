@@ -39,7 +39,6 @@ CHUNK_TOKENS = 2**12                # scored at once: fits the caches, and keeps
 EDIT_PROBLEMS = 200                 # answers that are generated for `edit`
 ICL_TOKENS = 20                     # scored tokens that each row needs for `icl`
 TEMPERATURES = (1.0, 0.5, 0.25)     # of `sampled`
-LEARNT = 0.9                        # normalized score from which on a task counts as learnt
 BASIC = ("token", "exact", "nll", "brier")
 METRICS = (*BASIC, "edit", "p_length", "icl", "resolution", "exact_low", "exact_high",
            "chance_token", "chance_exact")

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import platform
 import subprocess
+import textwrap
 from ctypes import CDLL, c_char_p
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +18,10 @@ from ..base.errors import MinitronError
 from ..base.files import append_line
 from ..data import tasks
 from ..data.config import RECORD_VERSION
-from .evaluate import LEARNT, normalized_score
+from . import learnt
+from .learnt import LEARNT, PARTLY
 
-PARTLY = 0.5            # normalized score from which on an ability has partly emerged
+EMERGED, PART, NOT = "Emerged.", "Partly emerged.", "Not emerged."
 CURVE_POINTS = 20       # of a learning curve, at most, in a record
 
 
@@ -135,12 +137,12 @@ def blas_name():
 
 
 def headline(config, task):
-    """The line that is printed before training"""
+    """The lines that are printed before training"""
     c = config
-    return (f"{c.task} ({c.variant}), length {c.length}: "
-            f"dim {c.dim}, layers {c.layers}, heads {c.heads} of width {c.head_dim}, "
-            f"ffn {c.ffn_dim}; batch {c.batch}, at most {c.steps} steps, lr {c.lr:g}, "
-            f"seed {c.seed}; run {c.key(task)}")
+    return (f"{c.task} ({c.variant}), length {c.length}: dim {c.dim}, layers {c.layers}, "
+            f"heads {c.heads} of width {c.head_dim}, ffn {c.ffn_dim}\n"
+            f"batch {c.batch}, at most {c.steps} steps, lr {c.lr:g}, seed {c.seed}; "
+            f"run {c.key(task)}")
 
 
 def result_text(record):
@@ -148,32 +150,36 @@ def result_text(record):
     r = record
     cost = (f"{r['parameters']:,} parameters, {r['steps']:,} steps, {r['tokens']:,} tokens, "
             f"{r['flops']:.3g} FLOPs, {r['seconds']:.1f} s; measured by {r['scored_by']}")
-    return "\n".join([*metrics_lines(r["metrics"]), cost, verdict_sentence(r)])
+    return "\n".join([*metrics_lines(r["metrics"]), *wrapped(cost), *wrapped(verdict_sentence(r))])
+
+
+def wrapped(text):
+    """Lines of at most 80 columns"""
+    return textwrap.wrap(text, 80, break_long_words=False, break_on_hyphens=False)
 
 
 def metrics_lines(metrics):
     """{length: metrics} -> a header, a row per length, and below them the metrics of some tasks"""
-    lines = ["length   exact (95% interval)   chance  p^length    token   chance     nll   brier"
-             "    edit  problems"]
+    lines = ["length  problems    exact (95% interval)  chance  p^length    token  chance      nll"]
     lines += [f"{length:>6} {metrics_row(r)}" for length, r in metrics.items()]
     for length, r in metrics.items():
-        lines += [f"length {length}: {line}" for line in task_metrics_lines(r)]
+        lines += [line for text in task_metrics_texts(r)
+                  for line in wrapped(f"length {length}: {text}")]
     return lines
 
 
 def metrics_row(r):
     """The columns of one length"""
     if r["n"] == 0:
-        return "  the test split has no problems of this length"
+        return "        0  the test split has no problems of this length"
     interval = f"({100 * r['exact_low']:.1f}-{100 * r['exact_high']:.1f})"
-    edit = "" if r["edit"] is None else f"{r['edit']:.4f}"
-    return (f"{r['exact']:>7.2%} {interval:>14}  {r['chance_exact']:>6.2%}   "
-            f"{r['p_length']:>7.2%}  {r['token']:>7.2%}   {r['chance_token']:>6.2%}  "
-            f"{r['nll']:>6.4f}  {r['brier']:>6.4f}  {edit:>6}  {r['n']:>8,}")
+    return (f"{r['n']:>9,}  {r['exact']:>7.2%} {interval:>14} {r['chance_exact']:>7.2%}  "
+            f"{r['p_length']:>8.2%}  {r['token']:>7.2%} {r['chance_token']:>7.2%}  "
+            f"{r['nll']:>7.4f}")
 
 
-def task_metrics_lines(r):
-    """A line for each metric that only some tasks have"""
+def task_metrics_texts(r):
+    """A text for each metric that only some tasks have"""
     if r.get("reference"):
         references = ", ".join(f"{name} {nll:.4f}" for name, nll in r["reference"].items())
         yield f"nll {r['nll']:.4f}; {references}"
@@ -190,24 +196,47 @@ def task_metrics_lines(r):
 
 
 def verdict_sentence(record):
-    """Whether the ability emerged, by the normalized score at the length of the dial"""
-    c = record["config"]
-    dials = f"dim {c['dim']}, length {c['length']}"
+    """Whether the ability emerged, by the least score at the trained lengths; or why none is said"""
+    c, worst = record["config"], learnt.least(record)
+    run = f"{c['task']} at dim {c['dim']}, length {c['length']}"
     if record["status"] != "ok":
-        return f"No verdict: {c['task']} at {dials} ended as {record['status']}."
-    r = record["metrics"][str(c["length"])]
-    if r["n"] == 0:
-        return (f"No verdict: {c['task']} at {dials} has no test problems; "
-                "use a smaller --train-fraction.")
-    if not tasks.module(c["task"]).EXACT:
-        return (f"No verdict: {c['task']} has no right answers, only a distribution.  At {dials}: "
-                f"{r['nll'] / np.log(2):.2f} bits per token on the test problems.")
-    problems = "that training showed" if c["task"] == "memory" else "that training never saw"
-    result = (f"{c['task']} at {dials}: {r['exact']:.1%} of the problems {problems} are solved "
-              f"(chance {r['chance_exact']:.1%}).")
-    score = normalized_score(r["exact"], r["chance_exact"])
-    if score >= LEARNT:
-        return f"Emerged.  {result}"
-    if score >= PARTLY:
-        return f"Partly emerged.  {result}"
-    return f"Not emerged.  {result}  Not yet?  Turn a dial: --dim, --steps, --lr, --layers."
+        return f"No verdict: {run} ended as {record['status']}."
+    if worst is None:
+        return f"No verdict: {run} {why_no_score(record)}"
+    length, r = worst
+    if not learnt.has_right_answers(c["task"], r):
+        return f"No verdict: {run} {distribution_text(r)}"
+    word = emerged(*learnt.score_interval(c["task"], r))
+    lengths = len(learnt.judged(record))
+    share = f"at each of {lengths} lengths at least " * (lengths > 1) + f"{r['exact']:.1%}"
+    problems = "training showed" if c["task"] == "memory" else "training never saw"
+    again = "  Not yet?  Turn a dial: --dim, --steps, --lr, --layers." * (word == NOT)
+    return (f"{word}  {run}: {share} of the problems that {problems} are solved "
+            f"(chance {r['chance_exact']:.1%}).{again}")
+
+
+def why_no_score(record):
+    """The rest of a sentence that begins with the run"""
+    tests = learnt.trained(record)
+    if not tests:
+        return "has no test problems; use a smaller --train-fraction."
+    most = max(metrics["n"] for metrics in tests.values())
+    if most < learnt.ENOUGH:
+        return (f"has too few test problems to say ({most}); with {learnt.ENOUGH} or more of a "
+                "length it could: use a smaller --train-fraction.")
+    return distribution_text(tests[max(tests)])
+
+
+def distribution_text(metrics):
+    return (f"has no right answers, only a distribution: {metrics['nll'] / np.log(2):.2f} bits per "
+            "token on the test problems.")
+
+
+def emerged(low, high):
+    """The words for a normalized score that lies in an interval"""
+    words = [EMERGED if score >= LEARNT else PART if score >= PARTLY else NOT
+             for score in (low, high)]
+    if words[0] == words[1]:
+        return words[0]
+    return (f"{words[0][:-1]} or {words[1][:-1].lower()}: the interval of the score, {low:.2f} to "
+            f"{high:.2f}, does not say.")

@@ -6,7 +6,8 @@ import time
 
 from tqdm import tqdm
 
-from . import phase, text
+from ..measure import learnt
+from . import text
 
 BLOCK = "\u2588"            # of a bar, where the terminal can print it
 
@@ -26,13 +27,13 @@ class Board:
         """After each cell: redraw, or print a line where that is impossible."""
         self.records.append(record)
         self.cells += 1
-        self.learnt += phase.has_learnt(record)
+        self.learnt += learnt.has_learnt(record) is True
         self.spent += self.costs.get(record["key"], 0.0)
         if self.live:
             self.draw()
             return
-        score = phase.normalized_score(record)
-        score_text = "" if score is None else f", normalized score {score:.2f}"
+        score = learnt.score(record)
+        score_text = "" if score is None else f", score {score:.2f}"
         line = f"{self.bar()}   {record['key']} {record['status']}{score_text}"
         print(line, file=sys.stderr, flush=True)
 

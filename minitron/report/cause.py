@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import phase
+from ..measure import learnt
 
 SPIKE, MEMORISED, FALLING = 1.5, 0.5, 0.05
 GAP = 0.1                   # nats: smaller differences are noise near 0, whatever their ratio
@@ -35,14 +35,14 @@ class Cause(NamedTuple):
     remedy: str             # what to try
 
 
-def cause(record, learnt=()):
-    """record -> Cause.      learnt: the records of its ledger that learnt the task"""
+def cause(record, successes=()):
+    """record -> Cause.      successes: the records of its ledger that learnt the task"""
     if record["status"] in ("killed", "timeout"):
         return Cause("unfinished", f"the run ended as {record['status']}",
                      "sweep --retry failed, with more time")
     if record["status"] == "diverged":
         return Cause("lr", "the loss became infinite or NaN", "a smaller --lr")
-    return (cause_in_curve(record) or cause_in_size(record, learnt)
+    return (cause_in_curve(record) or cause_in_size(record, successes)
             or Cause("unknown", "progress has stopped, and no larger model in the ledger learnt it",
                      "--dim, --layers, --lr, --steps"))
 
@@ -73,10 +73,10 @@ def cause_in_curve(record):
     return None
 
 
-def cause_in_size(record, learnt):
+def cause_in_size(record, successes):
     """width or depth, by the runs that learnt the task; else None"""
     for name, dial in (("width", "dim"), ("depth", "layers")):
-        larger = smallest_larger(record, learnt, dial)
+        larger = smallest_larger(record, successes, dial)
         if larger is not None:
             return Cause(name, f"progress has stopped, and {dial} {larger} learnt it",
                          f"a larger --{dial}")
@@ -111,24 +111,15 @@ def is_memorised(nll, loss):
 
 def unlearnt_length(record):
     """The first length beyond the dial's that is not learnt, where the dial's is; else None"""
-    if not phase.has_learnt(record):
+    if not learnt.has_learnt(record):
         return None
     lengths = sorted(map(int, record["metrics"]))
     longer = [length for length in lengths if length > record["config"]["length"]]
-    return next((length for length in longer if has_failed(at_length(record, length))), None)
+    return next((length for length in longer
+                 if learnt.has_learnt(learnt.at_length(record, length)) is False), None)
 
 
-def at_length(record, length):
-    """The record as if its dial stood at another of the lengths that were tested"""
-    return record | {"config": record["config"] | {"length": length}}
-
-
-def has_failed(record):
-    """Whether a run has a score and has not learnt the task"""
-    return phase.normalized_score(record) is not None and not phase.has_learnt(record)
-
-
-def smallest_larger(record, learnt, dial):
+def smallest_larger(record, successes, dial):
     """The smallest larger setting of a dial that learnt the task, None if there is none
 
     Only runs that differ in nothing but what follows from size are compared.
@@ -136,6 +127,6 @@ def smallest_larger(record, learnt, dial):
     c = record["config"]
     same = [name for name in c if name not in SIZES]
     same += [name for name in ("dim", "layers") if name != dial]
-    larger = [other["config"] for other in learnt if other["config"][dial] > c[dial]]
+    larger = [other["config"] for other in successes if other["config"][dial] > c[dial]]
     return min((other[dial] for other in larger
                 if all(other.get(name) == c[name] for name in same)), default=None)

@@ -18,10 +18,9 @@ from ..base.errors import MinitronError
 from ..base.files import write_atomically
 from ..data.command_line import training_command
 from ..data.config import Config
-from ..measure import scaling
+from ..measure import learnt, scaling
 from ..measure.record import evenly_spaced
 from . import phase, text
-from .cause import at_length
 from .not_yet import not_yet
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -122,7 +121,7 @@ def page_axes(records, varied):
 
 def diagrams_data(records, y, x):
     if x == TESTED:
-        records = [at_length(record, length)
+        records = [learnt.at_length(record, length)
                    for record in records for length in tested_lengths(record)]
         x = "length"
     return [diagram_data(diagram) for diagram in phase.phase_diagrams(records, y, x)]
@@ -132,7 +131,7 @@ def diagram_data(diagram):
     """The verdict and the scaling laws of each column"""
     columns = []
     for x in diagram.xs:
-        records = text.column_records(diagram, x)
+        records = phase.column_records(diagram, x)
         laws = {size: scaling_law(records, size) for size in ("flops", "parameters")}
         columns.append({"x": x, "verdict": text.verdict_sentence(diagram, x), "laws": laws})
     return {"fixed": diagram.fixed, "columns": columns}
@@ -202,7 +201,7 @@ def run_data(record, dials, max_points, max_lengths):
         "length": config["length"],
         "settings": [config.get(name) for name in dials],
         "lengths": lengths,
-        "metrics": [metrics_row(at_length(record, length)) for length in lengths],
+        "metrics": [metrics_row(learnt.at_length(record, length)) for length in lengths],
         "reference": lowest_nll(record),
         "curve": curve_data(evenly_spaced(record["curve"], max_points)),
         "command": training_command(config),
@@ -224,11 +223,11 @@ def metrics_row(record):
     The score decides how a run counts in a cell: a run without one is left out.
     """
     metrics = phase.test_metrics(record) or {}
-    if metrics.get("reference") and not phase.has_right_answers(record, metrics):
+    if metrics.get("reference") and not learnt.has_right_answers(record["config"]["task"], metrics):
         metrics = metrics | {"chance_exact": None}      # nll is scored: a guesser has no chance
-    score = phase.normalized_score(record)
-    learnt = None if score is None else int(phase.has_learnt(record))
-    return [rounded(metrics.get(name), 4) for name in METRICS] + [rounded(score, 4), learnt]
+    outcome = learnt.has_learnt(record)
+    return [rounded(metrics.get(name), 4) for name in METRICS] + [
+        rounded(learnt.score(record), 4), None if outcome is None else int(outcome)]
 
 
 def lowest_nll(record):

@@ -3,6 +3,7 @@
 Next: text.py, which prints them.
 """
 import dataclasses
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -10,13 +11,13 @@ import numpy as np
 from ..data import tasks
 from ..data.command_line import shortest_settings, train_with
 from ..data.config import Config
-from ..measure import evaluate
-from .verdict import LEARNT
+from ..measure import evaluate, learnt
 
-LEARNT_NATS = 0.05      # a distribution is learnt within this many nats of the lowest possible nll
 ROWS = ("dim", "layers", "heads", "ffn_dim", "steps", "train_fraction", "attention", "positions",
         "rope_theta", "variant", "options")
 COLUMNS = ("length",) + ROWS
+# Fields that are no settings of their own: they name a run, or only say what others do.
+SAME_AS_OTHERS = ("seed", "shards", "vocab", "test_length", "kv_heads")
 
 
 class Cell(NamedTuple):
@@ -26,20 +27,32 @@ class Cell(NamedTuple):
     scores_by_rate: dict    # learning rate -> mean normalized score; empty for a single rate
 
     def scores(self):
-        """Normalized scores of the runs that have one"""
-        return [score for score in map(normalized_score, self.records) if score is not None]
+        """Scores of the runs that have one"""
+        return [score for score in map(learnt.score, self.records) if score is not None]
 
-    def learnt(self):
-        """For each run with a score, whether it learnt the task"""
-        return [score >= LEARNT for score in self.scores()]
+    def counts(self):
+        """Runs that learnt the task, runs that did not, runs that ended and whose test cannot tell
+
+        A run that was killed or timed out is none of these.
+        """
+        outcomes = [learnt.has_learnt(record) for record in self.records
+                    if record["status"] in ("ok", "diverged")]
+        return tuple(outcomes.count(outcome) for outcome in (True, False, None))
 
     def probability(self):
-        """Share of runs that learnt the task, its 95% interval, number of runs; None without any"""
-        learnt = self.learnt()
-        if not learnt:
+        """Of the runs whose test can tell: share that learnt the task, its 95% interval, number
+
+        None without any.
+        """
+        learnt_it, failed, _ = self.counts()
+        runs = learnt_it + failed
+        if not runs:
             return None
-        share = sum(learnt) / len(learnt)
-        return share, evaluate.wilson(share, len(learnt)), len(learnt)
+        return learnt_it / runs, evaluate.wilson(learnt_it / runs, runs), runs
+
+    def is_uncertain(self):
+        """Whether the tests of some runs have too few problems, or a score too near the threshold"""
+        return self.counts()[2] > 0
 
 
 class PhaseDiagram(NamedTuple):
@@ -59,34 +72,6 @@ def test_metrics(record):
     return metrics if metrics and metrics["n"] else None
 
 
-def normalized_score(record):
-    """(exact - chance) / (1 - chance) on the test: 0 at chance, 1 at perfect; None if unknown
-
-    A run that diverged scores 0.  A run that was killed or timed out has no score: it says nothing
-    about the model.  Where a distribution is to be learnt, the score is 1 or 0: whether nll is
-    within LEARNT_NATS of the lowest possible.
-    """
-    metrics = test_metrics(record)
-    if metrics is None:
-        return 0.0 if record["status"] == "diverged" else None
-    if has_right_answers(record, metrics):
-        return evaluate.normalized_score(metrics["exact"], metrics["chance_exact"])
-    if metrics.get("reference"):
-        return float(metrics["nll"] - min(metrics["reference"].values()) <= LEARNT_NATS)
-    return None
-
-
-def has_learnt(record):
-    """Whether a run learnt its task; False where that is unknown"""
-    score = normalized_score(record)
-    return score is not None and score >= LEARNT
-
-
-def has_right_answers(record, metrics):
-    """Whether the score is exact match, not nll.      metrics: test_metrics(record)"""
-    return tasks.module(record["config"]["task"]).EXACT or bool(metrics.get("sampled"))
-
-
 def validation_score(record):
     """(exact, -nll) on the validation problems, by which a learning rate is chosen
 
@@ -95,7 +80,8 @@ def validation_score(record):
     if record["status"] != "ok" or not record["curve"]:
         return 0.0, -np.inf
     last = record["curve"][-1]
-    exact = last["exact"] or 0.0 if tasks.module(record["config"]["task"]).EXACT else 0.0
+    has_answers = learnt.has_right_answers(record["config"]["task"], test_metrics(record) or {})
+    exact = last["exact"] or 0.0 if has_answers else 0.0
     return exact, -(np.inf if last["nll"] is None else last["nll"])
 
 
@@ -178,16 +164,97 @@ def sort_key(value):
     return (value is not None, isinstance(value, str), value if value is not None else 0)
 
 
-def diagram_commands(diagram):
-    """The commands that train all runs of a diagram, as few as possible
+# ---- what a diagram says -------------------------------------------------------------------------
 
-    Its dials' names in capitals stand in place of their values.
+
+def rows_have_order(diagram):
+    """Whether the settings of its rows are numbers"""
+    return not any(isinstance(y, (str, bool)) for y in diagram.ys)
+
+
+def column_records(diagram, x):
+    """The records of a column"""
+    cells = [diagram.cells[y, x] for y in diagram.ys if (y, x) in diagram.cells]
+    return [record for cell in cells for record in cell.records]
+
+
+def column_scores(diagram, x):
+    """-> settings (n,), scores (n, seeds), nll (n, seeds); NaN for missing numbers
+
+    nll is the mean over the lengths at which the score is judged.
+    """
+    ys = [y for y in diagram.ys if (y, x) in diagram.cells]
+    seeds = max(len(diagram.cells[y, x].records) for y in ys)
+    scores, nll = np.full((2, len(ys), seeds), np.nan)
+    for i, y in enumerate(ys):
+        for j, record in enumerate(diagram.cells[y, x].records):
+            score = learnt.score(record)
+            scores[i, j] = np.nan if score is None else score
+            tests = learnt.judged(record).values()
+            nll[i, j] = np.mean([metrics["nll"] for metrics in tests]) if tests else np.nan
+    return ys, scores, nll
+
+
+def frontier(diagram, x):
+    """(a, b): no run learnt the task at setting a and below it, all did at b and above it
+
+    The settings of one column; None where there is no such setting.  Settings without a run whose
+    test can tell are passed over.
+    """
+    shares = [(y, cell.probability()[0]) for y in diagram.ys
+              if (cell := diagram.cells.get((y, x))) and cell.probability()]
+    return last_of_run(shares, 0), last_of_run(reversed(shares), 1)
+
+
+def last_of_run(shares, value):
+    """The last setting before the share changes from `value`; None if it never has it"""
+    settings = [y for y, _ in takewhile(lambda item: item[1] == value, shares)]
+    return settings[-1] if settings else None
+
+
+def chance(diagram, x):
+    """Exact match of a guesser, mean over a column's runs; None where no answer is right or wrong"""
+    chances = []
+    for record in column_records(diagram, x):
+        metrics = test_metrics(record)
+        if metrics and learnt.has_right_answers(record["config"]["task"], metrics):
+            chances.append(metrics["chance_exact"])
+    return float(np.mean(chances)) if chances else None
+
+
+def moved_settings(diagram):
+    """{field of Config: its values, sorted} that differ between cells and are no dial of the diagram
+
+    Such as --lr, which follows dim by default.  Fields that only say what another does are left out.
+    """
+    dials = {diagram.y, diagram.x, *diagram.fixed, *SAME_AS_OTHERS}
+    searched = any(cell.scores_by_rate for cell in diagram.cells.values())
+    configs = [record["config"] for cell in diagram.cells.values() for record in cell.records]
+    values = {name: {config.get(name) for config in configs} for name in configs[0]
+              if name not in dials and not (name == "lr" and searched)}
+    return {name: sorted(found, key=sort_key) for name, found in values.items() if len(found) > 1}
+
+
+def diagram_commands(diagram):
+    """The commands that train all runs of a diagram: one, or one per setting of its yes/no fields
+
+    The names of dials, and of settings that differ between its cells, stand in capitals.
     """
     dials = [name for name in (diagram.y, diagram.x, "seed") if name]
-    commands = {}           # a dict, for its order
+    groups = {}             # yes/no fields -> [{field: value}]
     for cell in diagram.cells.values():
         for record in cell.records:
             settings = shortest_settings(record["config"], dials)
-            names = {name: name.upper() for name in dials if not isinstance(settings[name], bool)}
-            commands[train_with(settings | names)] = None
-    return list(commands)
+            flags = tuple(item for item in settings.items() if isinstance(item[1], bool))
+            groups.setdefault(flags, []).append(settings)
+    return [train_with(in_capitals(group, dials)) for group in groups.values()]
+
+
+def in_capitals(group, dials):
+    """[{field: value}] -> {field: the value of all, or the field's name in capitals}"""
+    merged = {}
+    for name in dict.fromkeys(name for settings in group for name in settings):         # in order
+        values = {settings.get(name) for settings in group}
+        is_one = len(values) == 1 and (name not in dials or isinstance(next(iter(values)), bool))
+        merged[name] = values.pop() if is_one else name.upper()
+    return merged

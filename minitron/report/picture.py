@@ -53,7 +53,7 @@ def save(figure, path, kind):
 
 
 def is_heat_map(diagram):
-    return diagram.x is not None and len(diagram.xs) > 1 or not text.rows_have_order(diagram)
+    return diagram.x is not None and len(diagram.xs) > 1 or not phase.rows_have_order(diagram)
 
 
 def heat_map(axis, diagram):
@@ -70,7 +70,7 @@ def heat_map(axis, diagram):
                   fontsize=7, color="black" if share > 0.5 else "white")
     axis.imshow(shares, cmap="viridis", vmin=0, vmax=1, aspect="auto")
     labels = ["" if x is None else f"{x}" for x in diagram.xs]
-    if text.rows_have_order(diagram):
+    if phase.rows_have_order(diagram):
         labels = [f"{label}\n{verdict_name(diagram, x)}" for label, x in zip(labels, diagram.xs)]
     axis.set_xticks(range(len(diagram.xs)), labels)
     axis.set_yticks(range(len(diagram.ys)), [str(y) for y in diagram.ys])
@@ -85,7 +85,7 @@ def verdict_name(diagram, x):
 def curves(axis, diagram):
     """Normalized score and nll over one dial: a dot per run, and lines through the means"""
     [x] = diagram.xs
-    ys, exact, nll = text.column_scores(diagram, x)             # (n,), (n, seeds), (n, seeds)
+    ys, exact, nll = phase.column_scores(diagram, x)             # (n,), (n, seeds), (n, seeds)
     places, right = np.arange(len(ys)), axis.twinx()
     draw_runs(axis, places, exact, BLUE, "o", "-")
     draw_runs(right, places, nll, ORANGE, "s", "--")

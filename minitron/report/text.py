@@ -4,10 +4,12 @@ Next: verdict.py, the rule of the verdicts.
 """
 import os
 import sys
+import textwrap
 
 import numpy as np
 
 from ..base.cli import dashed
+from ..measure import learnt
 from . import phase
 from .verdict import verdict
 
@@ -21,7 +23,7 @@ def lines(records, y=None, x=None, colour=False, with_verdicts=True):
         for diagram in phase.phase_diagrams(records_of_task, y, x):
             yield from diagram_lines(task, diagram, colour)
             if with_verdicts:
-                yield from verdict_lines(diagram)
+                yield from below_lines(diagram)
             yield ""
 
 
@@ -32,7 +34,8 @@ def diagram_lines(task, diagram, colour):
     """The lines of one phase diagram"""
     yield f"{title(task, diagram)}: percent of runs that learnt it, {seeds_text(diagram)}"
     margin = 2 + max(len(str(name)) for name in (diagram.y, "frontier", *diagram.ys))
-    width = max(7, 2 + max(len(str(x)) for x in diagram.xs))
+    frontiers = [frontier_text(diagram, x) for x in diagram.xs]
+    width = max(7, 2 + max(map(len, map(str, [*diagram.xs, *frontiers]))))
     # The dials' names and the columns' settings
     columns = "" if diagram.x is None else f"   {dashed(diagram.x)}"
     yield f"{dashed(diagram.y):>{margin}}{columns}"
@@ -43,11 +46,11 @@ def diagram_lines(task, diagram, colour):
         texts = [cell_text(diagram.cells.get((y, x)), width, colour) for x in diagram.xs]
         yield (f"{y!s:>{margin}}" + "".join(texts)).rstrip()
     # Frontier and chance below
-    if rows_have_order(diagram):
-        yield row_line("frontier", margin, [frontier(diagram, x) for x in diagram.xs], width)
-    chances = [chance_percent(diagram, x) for x in diagram.xs]
-    if any(chances):
-        yield row_line("chance", margin, chances, width)
+    if phase.rows_have_order(diagram):
+        yield row_line("frontier", margin, frontiers, width)
+    chances = [phase.chance(diagram, x) for x in diagram.xs]
+    if any(chance is not None for chance in chances):
+        yield row_line("chance", margin, map(percent, chances), width)
 
 
 def row_line(head, margin, texts, width):
@@ -60,85 +63,88 @@ def title(task, diagram):
 
 
 def seeds_text(diagram):
-    """For example: 3 seeds per cell.  Runs without a score are not counted."""
-    counts = [len(cell.scores()) for cell in diagram.cells.values()]
+    """For example: 3 seeds per cell.  Only runs whose test can tell are counted."""
+    counts = [sum(cell.counts()[:2]) for cell in diagram.cells.values() if cell.probability()]
+    if not counts:
+        return "no run has a test that can tell"
     low, high = min(counts), max(counts)
-    if high == 0:
-        return "no run has a score"
     return f"{low if low == high else f'{low} to {high}'} seed{'s' * (high > 1)} per cell"
 
 
 def cell_text(cell, width, colour):
-    """The percent of a cell in `width` characters; n/a where no run has a score"""
+    """The percent of a cell in `width` characters, with a ? if not every run's test can tell"""
     if cell is None:
         return " " * width
-    probability = cell.probability()
+    probability, mark = cell.probability(), "?" if cell.is_uncertain() else " "
     if probability is None:
-        return f"{'n/a':>{width}}"
+        return f"{mark if mark == '?' else 'n/a':>{width}}"
     share = probability[0]
-    text = f"{100 * share:>{width - 1}.0f} "
+    text = f"{100 * share:>{width - 1}.0f}{mark}"
     if not colour:
         return text
     shade, black_or_white = SHADES[round(share * (len(SHADES) - 1))], 16 if share > 0.5 else 231
     return f"\x1b[48;5;{shade};38;5;{black_or_white}m{text}\x1b[0m"
 
 
-def rows_have_order(diagram):
-    """Whether the settings of its rows are numbers"""
-    return not any(isinstance(y, (str, bool)) for y in diagram.ys)
+def percent(share):
+    return "" if share is None else f"{100 * share:.1f}"
 
 
-def frontier(diagram, x):
-    """The first setting of a column from which on half of the runs or more learn the task"""
-    first = "-"
-    for y in reversed(diagram.ys):
-        cell = diagram.cells.get((y, x))
-        probability = None if cell is None else cell.probability()
-        if probability is None:
-            continue
-        if probability[0] < 0.5:
-            return first
-        first = y
-    return first
-
-
-def chance_percent(diagram, x):
-    """Exact match of a guesser, mean over a column's runs; "" where no answer is right or wrong"""
-    chances = []
-    for record in column_records(diagram, x):
-        metrics = phase.test_metrics(record)
-        if metrics and phase.has_right_answers(record, metrics):
-            chances.append(metrics["chance_exact"])
-    return f"{100 * np.mean(chances):.1f}" if chances else ""
-
-
-def column_records(diagram, x):
-    cells = [diagram.cells[y, x] for y in diagram.ys if (y, x) in diagram.cells]
-    return [record for cell in cells for record in cell.records]
+def frontier_text(diagram, x):
+    """For example 16-64: no run up to 16 learnt the task, all from 64 on; - if neither is so"""
+    none_up_to, all_from = phase.frontier(diagram, x)
+    if none_up_to is None:
+        return "-" if all_from is None else f"<={all_from}"
+    return f">{none_up_to}" if all_from is None else f"{none_up_to}-{all_from}"
 
 
 # ---- below the diagram ----------------------------------------------------------------------
 
 
-def verdict_lines(diagram):
-    """A verdict per column, learning rates where they were searched, and commands"""
-    for x in diagram.xs if rows_have_order(diagram) else ():
+def below_lines(diagram):
+    """The marks, verdicts, learning rates where they were searched, other settings, commands"""
+    if any(cell.is_uncertain() for cell in diagram.cells.values()):
+        yield (f"  ?: runs with fewer than {learnt.ENOUGH} test problems per length, or too near "
+               f"{learnt.LEARNT:g} to say")
+    for x in diagram.xs if phase.rows_have_order(diagram) else ():
         column = "" if diagram.x is None else f"{dashed(diagram.x)} {x}: "
         yield f"  {column}{verdict_sentence(diagram, x)}"
     yield from rate_lines(diagram)
+    yield from moved_lines(diagram)
     commands = phase.diagram_commands(diagram)
-    yield "  to rerun a cell:" if len(commands) == 1 else "  to rerun the cells:"
+    yield "  to rerun a cell, with its settings for capitals:"
     yield from (f"    {command}" for command in commands)
+
+
+def moved_lines(diagram):
+    """The settings that moved with the dials, which are not varied on their own"""
+    moved = phase.moved_settings(diagram)
+    if moved:
+        dials = " and ".join(dashed(name) for name in (diagram.y, diagram.x) if name)
+        yield from wrapped(f"with {dials} also change: " + ", ".join(
+            f"{dashed(name)} {values_text(values)}" for name, values in moved.items()))
+
+
+def values_text(values):
+    """For example 1-4; of settings without order, each"""
+    if any(isinstance(value, (str, bool)) or value is None for value in values):
+        return "/".join(map(str, values))
+    return f"{values[0]:g}-{values[-1]:g}"
+
+
+def wrapped(text):
+    return textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ",
+                         break_long_words=False, break_on_hyphens=False)
 
 
 def verdict_sentence(diagram, x):
     """The verdict on one column"""
-    if not rows_have_order(diagram):
+    if not phase.rows_have_order(diagram):
         return f"no verdict: {dashed(diagram.y)} has no order"
-    ys, exact, nll = column_scores(diagram, x)
-    if np.isnan(exact).all():
-        return "no verdict: the task has no right answers and no reference"
-    name, confidence, window, hidden = verdict(ys, exact, nll)
+    ys, scores, nll = phase.column_scores(diagram, x)
+    if np.isnan(scores).all():
+        return f"no verdict: {why_no_score(diagram, x)}"
+    name, confidence, window, hidden = verdict(ys, scores, nll)
     sure = f"confidence {confidence:.0%}" if confidence is not None else "one seed: no confidence"
     if window is None:
         return f"{name} ({sure})"
@@ -147,17 +153,16 @@ def verdict_sentence(diagram, x):
             f"({sure}; {hidden:.0%} of the fall in nll comes earlier)")
 
 
-def column_scores(diagram, x):
-    """-> settings, normalized scores (n, seeds), nll (n, seeds); NaN for missing runs"""
-    ys = [y for y in diagram.ys if (y, x) in diagram.cells]
-    seeds = max(len(diagram.cells[y, x].records) for y in ys)
-    exact, nll = np.full((2, len(ys), seeds), np.nan)
-    for i, y in enumerate(ys):
-        for j, record in enumerate(diagram.cells[y, x].records):
-            metrics, score = phase.test_metrics(record), phase.normalized_score(record)
-            exact[i, j] = np.nan if score is None else score
-            nll[i, j] = metrics["nll"] if metrics else np.nan
-    return ys, exact, nll
+def why_no_score(diagram, x):
+    """Why no run of a column has a score"""
+    records = [record for record in phase.column_records(diagram, x) if record["status"] == "ok"]
+    tests = [metrics for record in records for metrics in learnt.trained(record).values()]
+    if not records:
+        return "no run finished"
+    most = max((metrics["n"] for metrics in tests), default=0)
+    if most < learnt.ENOUGH:
+        return f"too few test problems to say ({most})"
+    return "the task has no right answers and no reference"
 
 
 def rate_lines(diagram):

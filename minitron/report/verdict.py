@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..base.rng import Random
-from ..measure.evaluate import LEARNT
+from ..measure.learnt import LEARNT
 
 FAILED, NEAR_ZERO = 0.5, 0.1    # normalized scores, beside LEARNT
 HIDDEN = 0.5            # share of nll's fall that a mirage makes while exact match is near 0

@@ -17,12 +17,12 @@ from ..data.config import Config
 from ..engine import model_file
 from ..engine.engine import Engine, EngineMissing
 from ..measure import evaluate, heads, hidden, record
+from ..measure.learnt import ENOUGH
 from ..model.params import Params, decay_mask, init
 from . import checkpoint
 
 HELD_OUT_TOKENS = 2**13     # scored at each evaluation during training: the work of about two steps
-SOLVED_EXACT = 0.999        # exact match that solves a task, at two evaluations in a row, ...
-SOLVED_PROBLEMS = 50        # ... on at least this many problems: a few can be right by luck
+SOLVED_EXACT = 0.999        # exact match that solves a task, at two evaluations in a row
 
 
 class Diverged(MinitronError):
@@ -132,7 +132,7 @@ def evaluate_held_out(run, workers, loss):
 
 
 def is_solved(task, point):
-    return task.exact and point["n"] >= SOLVED_PROBLEMS and point["exact"] >= SOLVED_EXACT
+    return task.exact and point["n"] >= ENOUGH and point["exact"] >= SOLVED_EXACT
 
 
 def instrument_readings(run):
