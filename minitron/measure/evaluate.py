@@ -107,7 +107,7 @@ def metrics_at_length(score, task, length, problems):
     scores = nll, _, right = token_scores(score, problems)          # (B, T) each
     metrics = mean_scores(*scores, targets)
     low, high = wilson(metrics["exact"], n)
-    chance_token, chance_exact = batches.chance(task, length, targets)
+    chance_token, chance_exact = batches.chance(task, length)
     metrics |= {
         "edit": edit_distance(score, problems, right) if task.ends else None,
         "p_length": metrics["token"] ** ((targets >= 0).sum() / n),

@@ -14,7 +14,7 @@ lowest possible, else 0; nll has no interval in a record.
 Next: record.py, which prints the judgement of one run; report/phase.py, which counts many.
 """
 from ..data import tasks
-from .evaluate import normalized_score
+from .evaluate import normalized_score, wilson
 
 LEARNT = 0.9            # normalized score from which on a task counts as learnt
 PARTLY = 0.5            # ... from which on the ability has partly emerged
@@ -84,8 +84,8 @@ def score_interval(task, metrics):
     """(low, high): the 95% interval of score_at, where that is not None"""
     if not has_right_answers(task, metrics):
         return 2 * (score_at(task, metrics),)
-    return tuple(normalized_score(metrics[end], metrics["chance_exact"])
-                 for end in ("exact_low", "exact_high"))
+    return tuple(normalized_score(end, metrics["chance_exact"])
+                 for end in wilson(metrics["exact"], metrics["n"]))
 
 
 def has_right_answers(task, metrics):

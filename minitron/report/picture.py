@@ -1,4 +1,5 @@
 """Phase diagrams as a picture (PNG, SVG), by matplotlib, an optional extra."""
+import re
 from io import BytesIO
 
 import numpy as np
@@ -57,29 +58,41 @@ def is_heat_map(diagram):
 
 
 def heat_map(axis, diagram):
-    """Cells coloured and labelled by the share of runs that learnt, columns by their verdict"""
+    """Cells coloured and labelled by the share of runs that learnt, columns by their verdict
+
+    Hatched: the tests of some runs cannot tell.
+    """
     shares = np.full((len(diagram.ys), len(diagram.xs)), np.nan)
     for (y, x), cell in diagram.cells.items():
-        probability = cell.probability()
-        if probability is None:
+        place = j, i = diagram.xs.index(x), diagram.ys.index(y)
+        if cell.is_uncertain():
+            axis.add_patch(hatched_cell(*place))
+        if cell.probability() is None:
             continue
-        share, _, runs = probability
-        i, j = diagram.ys.index(y), diagram.xs.index(x)
-        shares[i, j] = share
-        axis.text(j, i, f"{share:.0%}\n{sum(cell.learnt())} of {runs}", ha="center", va="center",
-                  fontsize=7, color="black" if share > 0.5 else "white")
+        shares[i, j] = share = cell.probability()[0]
+        learnt_it, failed, _ = cell.counts()
+        axis.text(j, i, f"{share:.0%}\n{learnt_it} of {learnt_it + failed}", ha="center",
+                  va="center", fontsize=7, color="black" if share > 0.5 else "white")
     axis.imshow(shares, cmap="viridis", vmin=0, vmax=1, aspect="auto")
     labels = ["" if x is None else f"{x}" for x in diagram.xs]
     if phase.rows_have_order(diagram):
-        labels = [f"{label}\n{verdict_name(diagram, x)}" for label, x in zip(labels, diagram.xs)]
+        labels = [f"{label}\n{short_verdict(diagram, x)}" for label, x in zip(labels, diagram.xs)]
     axis.set_xticks(range(len(diagram.xs)), labels)
     axis.set_yticks(range(len(diagram.ys)), [str(y) for y in diagram.ys])
     axis.set(ylabel=dashed(diagram.y), xlabel=dashed(diagram.x or ""))
 
 
-def verdict_name(diagram, x):
-    """The verdict on a column without its window and confidence"""
-    return text.verdict_sentence(diagram, x).split(" (")[0].split(",")[0]
+def hatched_cell(column, row):
+    from matplotlib.patches import Rectangle
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="///", linewidth=0,
+                     edgecolor="grey")
+
+
+def short_verdict(diagram, x):
+    """The verdict on a column with its confidence, without its window"""
+    name, _, rest = text.verdict_sentence(diagram, x).partition(" (")
+    confidence = re.search(r"\d+%", rest)
+    return re.split("[,:]", name)[0] + (f" ({confidence[0]})" if confidence else "")
 
 
 def curves(axis, diagram):

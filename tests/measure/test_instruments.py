@@ -210,7 +210,7 @@ def test_metrics_by_hand():
         return logits_of(answers[:, :inputs.shape[1]][scored], len(task.pieces))
 
     metrics = evaluate.metrics_at_length(score, task, 1, rows)
-    chance = dict(zip(("chance_token", "chance_exact"), batches.chance(task, 1, rows.targets)))
+    chance = dict(zip(("chance_token", "chance_exact"), batches.chance(task, 1)))
     low, high = evaluate.wilson(0.75, 8)
     # -log p is 30 for a wrong token, but for the log of 1 + 13 e^-30.
     # Its Brier score is (p_wrong - 0)^2 + (0 - 1)^2 = 2.
