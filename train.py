@@ -16,7 +16,8 @@ from pathlib import Path
 
 from minitron.base import environment
 
-environment.ensure_packages()       # before the imports that need NumPy
+if __name__ == "__main__":
+    environment.ensure_packages()   # before the imports that need NumPy
 
 import numpy as np
 
@@ -39,7 +40,13 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False, threa
     deleted at the end.  threads: None for one per core, at most one per shard.
     Raises MinitronError; Diverged, after appending the record; Interrupted, after a checkpoint.
     """
-    run = start_run(config.resolve(), out, ledger, resume, threads)
+    with start_run(config.resolve(), out, ledger, resume, quiet, threads) as run:
+        train_steps(run, quiet)
+        return finish_run(run)
+
+
+def train_steps(run, quiet):
+    """The training loop, to the last step or until the task is solved"""
     progress, steps = run.progress, run.config.steps
     bar = Progress(progress["step"], steps, quiet)
     no_warnings = np.errstate(over="ignore", invalid="ignore")      # train_step checks for itself
@@ -53,7 +60,6 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False, threa
             if stop.requested:
                 save_run(run)
                 raise Interrupted(f"stopped and saved after step {progress['step']} of {steps}")
-    return finish_run(run)
 
 
 def train_step(run, workers):

@@ -6,12 +6,11 @@ import dataclasses
 import json
 import platform
 import subprocess
-from ctypes import CDLL, c_char_p
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
+from ..base import blas
 from ..base.environment import ROOT
 from ..base.errors import MinitronError
 from ..base.files import append_line
@@ -42,6 +41,7 @@ def make_record(config, task, status, parameters, progress, metrics, scored_by, 
         "seconds": round(progress["seconds"], 3),
         "scored_by": scored_by,
         "threads": threads,
+        "blas_threads": blas.thread_count(),
     } | software()
 
 
@@ -97,7 +97,7 @@ def append_record(ledger, record):
 def software():
     """The last fields of a record: the versions that its numbers may depend on"""
     return {"commit": source_commit(), "python": platform.python_version(),
-            "numpy": np.__version__, "blas": blas_name()}
+            "numpy": np.__version__, "blas": blas.name()}
 
 
 @lru_cache(maxsize=1)
@@ -109,26 +109,6 @@ def source_commit():
     except (OSError, subprocess.TimeoutExpired):
         return None
     return process.stdout.strip() or None
-
-
-@lru_cache(maxsize=1)
-def blas_name():
-    """Name and version of the matrix library; of NumPy's own OpenBLAS also the kernel; or None
-
-    Bits depend on the kernel, which is chosen for the processor: the last digits of one matrix
-    product differ between two of them.
-    """
-    try:
-        library = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    except (TypeError, KeyError):           # a build of NumPy without these
-        return None
-    kernel = ""
-    for path in Path(np.__file__).parent.parent.glob("numpy.libs/*openblas*"):
-        name = getattr(CDLL(str(path)), "scipy_openblas_get_corename64_", None)
-        if name is not None:
-            name.restype = c_char_p
-            kernel = " " + name().decode()
-    return f"{library.get('name')} {library.get('version')}{kernel}"
 
 
 # ---- its text ------------------------------------------------------------------------------------

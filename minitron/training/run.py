@@ -2,6 +2,7 @@
 
 Next: train.py, the loop; measure/evaluate.py, the metrics.
 """
+import contextlib
 import dataclasses
 import os
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..base import blas
 from ..base.environment import available_cpus
 from ..base.errors import MinitronError
 from ..data import batches, tasks
@@ -63,21 +65,27 @@ class Run:
 # ---- start ---------------------------------------------------------------------------------------
 
 
-def start_run(config, out, ledger, resume, threads):
-    """A Run at its first step or at its checkpoint, saved.      config: resolved
+@contextlib.contextmanager
+def start_run(config, out, ledger, resume, quiet, threads):
+    """A context manager: a Run at its first step or at its checkpoint, saved.   config: resolved
 
-    Raises MinitronError for all that can be known to fail later.
+    While entered, BLAS has one thread.  Raises MinitronError for all that can be known to fail
+    later.
     """
     check_paths(out, ledger)
     record.source_commit()          # now: the source may be edited during the run
-    run = new_run(config, out, ledger, min(config.shards, threads or available_cpus()))
-    if resume:
-        run.progress = checkpoint.restore(run.checkpoint, config, run.key, run.p, run.m, run.v)
-    else:
-        checkpoint.refuse_to_overwrite(run.checkpoint)
-    run.start_time = time.monotonic() - run.progress["seconds"]
-    save_run(run)                   # a full disk or a read-only folder shows now, not in an hour
-    return run
+    with blas.one_thread():
+        if blas.thread_count() != 1 and not quiet:
+            print(f"minitron: {blas.name()} cannot be set to one thread: "
+                  "the bits of this run may depend on how many it uses", file=sys.stderr)
+        run = new_run(config, out, ledger, min(config.shards, threads or available_cpus()))
+        if resume:
+            run.progress = checkpoint.restore(run.checkpoint, config, run.key, run.p, run.m, run.v)
+        else:
+            checkpoint.refuse_to_overwrite(run.checkpoint)
+        run.start_time = time.monotonic() - run.progress["seconds"]
+        save_run(run)               # a full disk or a read-only folder shows now, not in an hour
+        yield run
 
 
 def new_run(config, out, ledger, threads):

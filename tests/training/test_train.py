@@ -273,8 +273,8 @@ def test_record_is_complete(undisturbed):
     _, record = undisturbed
     assert list(record) == [
         "key", "version", "status", "config", "seed", "metrics", "curve", "reached", "steps",
-        "parameters", "flops", "tokens", "seconds", "scored_by", "threads", "commit", "python",
-        "numpy", "blas"]
+        "parameters", "flops", "tokens", "seconds", "scored_by", "threads", "blas_threads",
+        "commit", "python", "numpy", "blas"]
     config = TINY.resolve()
     assert record["status"] == "ok" and record["steps"] == 20
     assert record["config"] == dataclasses.asdict(config)
