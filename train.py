@@ -49,8 +49,7 @@ def train_steps(run, quiet):
     """The training loop, to the last step or until the task is solved"""
     progress, steps = run.progress, run.config.steps
     bar = Progress(progress["step"], steps, quiet)
-    no_warnings = np.errstate(over="ignore", invalid="ignore")      # train_step checks for itself
-    with Workers(run.config, run.threads) as workers, StopOnSignal() as stop, bar, no_warnings:
+    with Workers(run.config, run.threads) as workers, StopOnSignal() as stop, bar:
         while progress["step"] < steps and progress["solved"] < 2:
             loss, token = train_step(run, workers)
             bar.show_step(loss, token)
@@ -83,7 +82,7 @@ def train_step(run, workers):
 
     # one weight that is not finite makes the squared norm of all weights not finite
     if not np.isfinite(loss + norm + np.dot(run.p.flat, run.p.flat)):
-        raise diverged(run, step, loss, norm, g)
+        raise diverged(run, f"step {step}: loss {loss:g}, gradient norm {norm:g}", g)
     run.progress["step"] = step
     run.progress["tokens"] += inputs.size
     run.progress["flops"] += train_flops(c, inputs, targets)

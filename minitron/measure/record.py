@@ -4,6 +4,7 @@ Next: run.py in training/, which makes records; sweep/ledger.py, which reads the
 """
 import dataclasses
 import json
+import math
 import platform
 import subprocess
 from functools import lru_cache
@@ -30,10 +31,11 @@ def make_record(config, task, status, parameters, progress, metrics, scored_by, 
 
     status: ok, diverged; progress: the checkpoint's; metrics: {length: metrics}, or {}
     """
+    curve = finite_or_none(progress["curve"])
     return identity(config, task, status) | {
         "metrics": {str(length): at_length for length, at_length in metrics.items()},
-        "curve": evenly_spaced(progress["curve"], CURVE_POINTS),
-        "reached": first_steps_to(progress["curve"]),
+        "curve": evenly_spaced(curve, CURVE_POINTS),
+        "reached": first_steps_to(curve),
         "steps": progress["step"],
         "parameters": parameters,
         "flops": progress["flops"],
@@ -55,6 +57,20 @@ def identity(config, task, status):
     """The first fields of a record: which run it is of, and how the run ended"""
     return {"key": config.key(task), "version": RECORD_VERSION, "status": status,
             "config": dataclasses.asdict(config), "seed": config.seed}
+
+
+def finite_or_none(value):
+    """A JSON value with None in place of each number that is not finite"""
+    if isinstance(value, dict):
+        return {name: finite_or_none(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def nonfinite_names(values):
+    """Names of the values, {name: JSON value}, in which a number is not finite"""
+    return [name for name, value in values.items() if finite_or_none(value) != value]
 
 
 def first_steps_to(curve):

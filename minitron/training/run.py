@@ -28,7 +28,7 @@ SOLVED_PROBLEMS = 50        # ... on at least this many problems: a few can be r
 
 
 class Diverged(MinitronError):
-    """The loss or the gradient is not a finite number any more.      record: the run's"""
+    """The loss, the gradient or a metric is not a finite number.      record: the run's"""
 
     def __init__(self, reason, record):
         super().__init__(reason)
@@ -74,7 +74,7 @@ def start_run(config, out, ledger, resume, quiet, threads):
     """
     check_paths(out, ledger)
     record.source_commit()          # now: the source may be edited during the run
-    with blas.one_thread():
+    with blas.one_thread(), np.errstate(over="ignore", invalid="ignore"):   # Diverged tells
         if blas.thread_count() != 1 and not quiet:
             print(f"minitron: {blas.name()} cannot be set to one thread: "
                   "the bits of this run may depend on how many it uses", file=sys.stderr)
@@ -127,7 +127,10 @@ def save_run(run):
 
 
 def evaluate_held_out(run, workers, loss):
-    """Append a point to the learning curve and return it: the batch's loss, validation metrics."""
+    """Append a point to the learning curve and return it: the batch's loss, validation metrics.
+
+    Raises Diverged.
+    """
     score = evaluate.numpy_scorer(run.p, run.config)
     metrics = evaluate.basic_metrics(score, run.held_out, workers.map)
     point = {"step": run.progress["step"], "loss": loss}
@@ -135,6 +138,10 @@ def evaluate_held_out(run, workers, loss):
     point |= {"norm": hidden.norm(run.p), "distance": hidden.distance(run.p, run.initial)}
     point |= instrument_readings(run)
     run.progress["curve"].append(point)
+    if bad := record.nonfinite_names(point):
+        if "nll" in bad:                # of such logits, the largest is not a prediction
+            point |= {"token": None, "exact": None}
+        raise diverged(run, f"step {point['step']}: no finite held-out {' or '.join(bad)}")
     run.progress["solved"] = run.progress["solved"] + 1 if is_solved(run.task, point) else 0
     return point
 
@@ -156,13 +163,13 @@ def instrument_readings(run):
     return readings
 
 
-def diverged(run, step, loss, norm, g):
-    """The Diverged of a step whose loss, gradient or weights are not finite; appends its record."""
+def diverged(run, event, g=None):
+    """The Diverged of an event: a number that is not finite; appends the record.    g: gradient"""
     result = write_record(run, "diverged", {}, None)
-    culprit = run.p.first_nonfinite() or g.first_nonfinite() or "logits"
-    return Diverged(f"step {step}: loss {loss:g}, gradient norm {norm:g}, first tensor that is not "
-                    f"finite: {culprit}; {run.checkpoint} holds the last checkpoint: delete it and "
-                    f"use an --lr below {run.config.lr:g}", result)
+    culprit = run.p.first_nonfinite() or g and g.first_nonfinite() or "logits"
+    return Diverged(f"{event}, first tensor that is not finite: {culprit}; {run.checkpoint} holds "
+                    f"the last checkpoint: delete it and use an --lr below {run.config.lr:g}",
+                    result)
 
 
 # ---- finish --------------------------------------------------------------------------------------
@@ -171,10 +178,12 @@ def diverged(run, step, loss, norm, g):
 def finish_run(run):
     """Export the model, measure it, append the record, delete the checkpoint -> the record
 
-    In this order a kill at any moment loses nothing.
+    In this order a kill at any moment loses nothing.  Raises Diverged.
     """
     export_model(run)
     metrics, scored_by = final_metrics(run)
+    if bad := record.nonfinite_names(metrics):
+        raise diverged(run, f"{run.out}: no finite metrics at length {' or '.join(map(str, bad))}")
     result = write_record(run, "ok", metrics, scored_by)
     run.checkpoint.unlink()
     return result
