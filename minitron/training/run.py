@@ -14,6 +14,7 @@ import numpy as np
 from ..base import blas
 from ..base.environment import available_cpus
 from ..base.errors import MinitronError
+from ..base.files import locked
 from ..data import batches, tasks
 from ..data.config import Config
 from ..engine import model_file
@@ -69,12 +70,13 @@ class Run:
 def start_run(config, out, ledger, resume, quiet, threads):
     """A context manager: a Run at its first step or at its checkpoint, saved.   config: resolved
 
-    While entered, BLAS has one thread.  Raises MinitronError for all that can be known to fail
-    later.
+    While entered, BLAS has one thread and no other process writes to `out`.  Raises MinitronError
+    for all that can be known to fail later.
     """
     check_paths(out, ledger)
     record.source_commit()          # now: the source may be edited during the run
-    with blas.one_thread(), np.errstate(over="ignore", invalid="ignore"):   # Diverged tells
+    no_warnings = np.errstate(over="ignore", invalid="ignore")              # Diverged tells
+    with locked(out), blas.one_thread(), no_warnings:
         if blas.thread_count() != 1 and not quiet:
             print(f"minitron: {blas.name()} cannot be set to one thread: "
                   "the bits of this run may depend on how many it uses", file=sys.stderr)

@@ -9,10 +9,10 @@ import json
 import random
 import shlex
 import signal
-import subprocess
 
 import numpy as np
 import pytest
+from killed_runs import survive
 from training_helpers import TINY, flags, records, run, signal_at, start, step_saved
 
 import train
@@ -91,38 +91,9 @@ def test_resumed_run_ends_with_the_same_bytes_and_numbers(
     assert {name for name in record if resumed[name] != record[name]} <= {"seconds"}
 
 
-def test_thirty_kills_lose_nothing(tmp_path):
+def test_kills_lose_nothing(tmp_path):
     """kill -9 at random moments, while stepping, saving, exporting or writing the record"""
-    config = dataclasses.replace(TINY, steps=150)
-    (tmp_path / "calm").mkdir()
-    model = run(tmp_path / "calm", config)
-    [record] = records(tmp_path / "calm")
-    out, saved = tmp_path / "model.bin", tmp_path / "model.bin.ckpt"
-    r, kills, step, resumed = random.Random(0), 0, 0, 0
-    while kills < 30:
-        resumed += saved.exists()
-        with start(*(["--resume"] if saved.exists() else flags(config)), "--out", out) as process:
-            process.stdout.readline()                   # the headline: now it trains
-            try:
-                process.wait(r.uniform(0, 0.3))
-                assert process.returncode == 0, process.stderr.read()
-            except subprocess.TimeoutExpired:
-                process.kill()
-                kills += 1
-        if saved.exists():
-            assert step_saved(saved) >= step, "a step that was saved is never lost"
-            step = step_saved(saved)
-            assert step % 5 == 0
-        if out.exists():
-            assert out.read_bytes() == model, "it is whole, or it does not exist"
-            if not saved.exists():                      # finished: start again
-                out.unlink()
-                step = 0
-    assert resumed, "no kill came later than the first checkpoint"
-    if saved.exists():
-        assert run(tmp_path, config, resume=True) == model
-    for each in records(tmp_path):
-        assert {name for name in record if each[name] != record[name]} <= {"seconds"}
+    assert survive(tmp_path, random.Random(0), kills=10)["resumed"]
 
 
 def test_ctrl_c_saves_and_says_how_to_resume(tmp_path, undisturbed):
