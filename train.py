@@ -33,14 +33,16 @@ from minitron.training.parallel import Workers
 from minitron.training.run import diverged, evaluate_held_out, finish_run, save_run, start_run
 
 
-def train(config, out="model.bin", ledger=None, resume=False, quiet=False, threads=None):
+def train(config, out="model.bin", ledger=None, resume=False, quiet=False, threads=None,
+          anyway=False):
     """Train one configuration -> its record, which is also appended to `ledger`, a path, if given
 
     Writes the model to `out`, and every config.eval_every steps a checkpoint beside it, which is
-    deleted at the end.  threads: None for one per core, at most one per shard.
+    deleted at the end.  threads: None for one per core, at most one per shard; anyway: resume
+    also where NumPy's results may have other bits than in the steps before.
     Raises MinitronError; Diverged, after appending the record; Interrupted, after a checkpoint.
     """
-    with start_run(config.resolve(), out, ledger, resume, quiet, threads) as run:
+    with start_run(config.resolve(), out, ledger, resume, anyway, quiet, threads) as run:
         train_steps(run, quiet)
         return finish_run(run)
 
@@ -99,22 +101,25 @@ def main(argv):
                         help="append the run's record here (default: runs.jsonl beside --out)")
     parser.add_argument("--resume", action="store_true",
                         help="resume from the checkpoint of --out, with its configuration")
+    parser.add_argument("--anyway", action="store_true",
+                        help="resume also with another NumPy, BLAS or processor than before")
     parser.add_argument("--cells", nargs=2, help=cli.HIDDEN)        # how a sweep starts a worker
     flags = vars(parser.parse_args(argv))
-    worker, out, ledger, resume = (flags.pop(name) for name in ("cells", "out", "ledger", "resume"))
+    worker, *options = (flags.pop(name) for name in ("cells", "out", "ledger", "resume", "anyway"))
     if worker:
         return cells.serve(train, *worker)
-    return train_and_print(flags, out, ledger, resume)
+    return train_and_print(flags, *options)
 
 
-def train_and_print(flags, out, ledger, resume):
+def train_and_print(flags, out, ledger, resume, anyway):
     """Train the configuration of flags, {field: value}; print the result and a command to try."""
     config = checkpoint.saved_config(f"{out}.ckpt", flags) if resume else Config(**flags)
     config = config.resolve()
     task = tasks.load(config)
     print(record.headline(config, task))
     try:
-        result = train(config, out, ledger or Path(out).parent / "runs.jsonl", resume)
+        result = train(config, out, ledger or Path(out).parent / "runs.jsonl", resume,
+                       anyway=anyway)
     except Interrupted as stop:
         print(f"{stop}; resume with: {resume_command(out, ledger)}", file=sys.stderr)
         return 130

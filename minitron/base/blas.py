@@ -98,3 +98,15 @@ def name():
         return f"{library.get('name')} {library.get('version')}"
     corename.restype = ctypes.c_char_p
     return f"{library.get('name')} {library.get('version')} {corename().decode()}"
+
+
+def numerics():
+    """What the bits of NumPy's results depend on, beside the input: fields of a record
+
+    simd: the processor's instructions that NumPy uses, such as "X86_V3 X86_V4", or None
+    """
+    try:
+        simd = " ".join(np.show_config(mode="dicts")["SIMD Extensions"]["found"])
+    except (TypeError, KeyError):
+        simd = None
+    return {"numpy": np.__version__, "simd": simd, "blas": name(), "blas_threads": thread_count()}

@@ -43,14 +43,16 @@ def make_record(config, task, status, parameters, progress, metrics, scored_by, 
         "seconds": round(progress["seconds"], 3),
         "scored_by": scored_by,
         "threads": threads,
-        "blas_threads": blas.thread_count(),
+        "numerics_before": progress["numerics"][:-1],
     } | software()
 
 
 def failed_record(config, status, reason, seconds):
     """The record of a run that ended without one.      status: timeout, killed"""
     failure = {"reason": reason, "metrics": {}, "curve": [], "seconds": round(seconds, 3)}
-    return identity(config, tasks.load(config), status) | failure | software()
+    # No run of this process: its own BLAS threads would say nothing about that one's.
+    unknown = {"blas_threads": None}
+    return identity(config, tasks.load(config), status) | failure | software() | unknown
 
 
 def identity(config, task, status):
@@ -112,8 +114,7 @@ def append_record(ledger, record):
 
 def software():
     """The last fields of a record: the versions that its numbers may depend on"""
-    return {"commit": source_commit(), "python": platform.python_version(),
-            "numpy": np.__version__, "blas": blas.name()}
+    return {"commit": source_commit(), "python": platform.python_version()} | blas.numerics()
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ import os
 
 import numpy as np
 
+from ..base import blas
 from ..base.errors import MinitronError
 from ..base.files import write_atomically
 from ..data import tasks
@@ -20,9 +21,11 @@ from ..data.config import Config, config_from_dict
 def new_progress():
     """The progress of a run at its start
 
-    solved: consecutive evaluations that solved the task; curve: points {step, loss, ...}
+    solved: consecutive evaluations that solved the task; curve: points {step, loss, ...};
+    numerics: those of its steps (base/blas.py), more than one only after --resume --anyway
     """
-    return {"step": 0, "solved": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "curve": []}
+    return {"step": 0, "solved": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "curve": [],
+            "numerics": []}
 
 
 def save(path, config, key, p, m, v, progress):
@@ -64,8 +67,11 @@ def saved_config(path, flags):
     return config_from_dict(values | flags)
 
 
-def restore(path, config, key, p, m, v):
-    """Fill p, m, v from a checkpoint -> progress.  Raises MinitronError if it is another run's."""
+def restore(path, config, key, p, m, v, anyway=False):
+    """Fill p, m, v from a checkpoint -> progress.  Raises MinitronError if it is another run's.
+
+    anyway: even if the bits of its steps will not be those of the steps to come
+    """
     content = read(path)
     refuse_difference(path, content["config"], dataclasses.asdict(config))
     if content["key"] != key:
@@ -74,7 +80,21 @@ def restore(path, config, key, p, m, v):
         refuse(path, "as a model of another shape")
     for params, name in ((p, "p"), (m, "m"), (v, "v")):
         params.flat[:] = content[name]
+    set_numerics(content["progress"], path, anyway)
     return content["progress"]
+
+
+def set_numerics(progress, path=None, anyway=False):
+    """Note those of the steps to come.  Raises MinitronError if they differ, unless `anyway`."""
+    here, before = blas.numerics(), progress["numerics"]
+    if before and before[-1] != here and not anyway:
+        names = [name for name in here if here[name] != before[-1].get(name)]
+        saved, now = (", ".join(f"{name.replace('_', ' ')} {values.get(name)}" for name in names)
+                      for values in (before[-1], here))
+        raise MinitronError(f"{path} was trained with {saved}; here is {now}, which may give "
+                            "other bits: resume it where it was, or here with --anyway")
+    if before[-1:] != [here]:
+        before.append(here)
 
 
 def refuse_difference(path, saved, given):

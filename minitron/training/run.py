@@ -67,7 +67,7 @@ class Run:
 
 
 @contextlib.contextmanager
-def start_run(config, out, ledger, resume, quiet, threads):
+def start_run(config, out, ledger, resume, anyway, quiet, threads):
     """A context manager: a Run at its first step or at its checkpoint, saved.   config: resolved
 
     While entered, BLAS has one thread and no other process writes to `out`.  Raises MinitronError
@@ -82,9 +82,11 @@ def start_run(config, out, ledger, resume, quiet, threads):
                   "the bits of this run may depend on how many it uses", file=sys.stderr)
         run = new_run(config, out, ledger, min(config.shards, threads or available_cpus()))
         if resume:
-            run.progress = checkpoint.restore(run.checkpoint, config, run.key, run.p, run.m, run.v)
+            run.progress = checkpoint.restore(run.checkpoint, config, run.key, run.p, run.m, run.v,
+                                              anyway)
         else:
             checkpoint.refuse_to_overwrite(run.checkpoint)
+            checkpoint.set_numerics(run.progress)
         run.start_time = time.monotonic() - run.progress["seconds"]
         save_run(run)               # a full disk or a read-only folder shows now, not in an hour
         yield run

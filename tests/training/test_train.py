@@ -16,6 +16,7 @@ from killed_runs import survive
 from training_helpers import TINY, flags, records, run, signal_at, start, step_saved
 
 import train
+from minitron.base import blas
 from minitron.base.errors import MinitronError
 from minitron.base.terminal import Interrupted
 from minitron.data import batches, tasks
@@ -185,6 +186,25 @@ def test_resume_on_data_that_has_changed_is_refused(tmp_path, monkeypatch, line)
         train.main(["--resume", "--out", str(tmp_path / "model.bin")])
 
 
+@pytest.mark.parametrize("change", [
+    {"numpy": "1.26.0"}, {"blas": "OpenBLAS Zen"}, {"blas_threads": None}, {"simd": "SSE2"},
+])
+def test_resume_with_other_numerics_is_refused_unless_anyway(tmp_path, monkeypatch, change):
+    out, numerics = ["--out", str(tmp_path / "model.bin")], blas.numerics
+    signal_at(monkeypatch, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(blas, "numerics", lambda: numerics() | change)
+        assert train.main([*flags(TINY), *out]) == 130
+    [(name, value)] = change.items()
+    with pytest.raises(MinitronError, match=f"{name.replace('_', ' ')} {value}; .* --anyway"):
+        train.main(["--resume", *out])
+    assert step_saved(tmp_path / "model.bin.ckpt") == 3
+    assert train.main(["--resume", "--anyway", *out]) == 0
+    [record] = records(tmp_path)
+    now = {name: record[name] for name in numerics()}
+    assert record["numerics_before"] == [now | change] and now[name] != value
+
+
 def poison(monkeypatch, tensor):
     """Weights with one infinity, in layer 1 of a tensor."""
     def poisoned(config):
@@ -244,8 +264,8 @@ def test_record_is_complete(undisturbed):
     _, record = undisturbed
     assert list(record) == [
         "key", "version", "status", "config", "seed", "metrics", "curve", "reached", "steps",
-        "parameters", "flops", "tokens", "seconds", "scored_by", "threads", "blas_threads",
-        "commit", "python", "numpy", "blas"]
+        "parameters", "flops", "tokens", "seconds", "scored_by", "threads",
+        "numerics_before", "commit", "python", "numpy", "simd", "blas", "blas_threads"]
     config = TINY.resolve()
     assert record["status"] == "ok" and record["steps"] == 20
     assert record["config"] == dataclasses.asdict(config)
