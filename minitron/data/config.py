@@ -13,7 +13,7 @@ from ..base.errors import MinitronError
 from ..model.config import ModelConfig, check_number, check_numbers, flag, or_default
 from . import tasks
 
-RECORD_VERSION = 3
+RECORD_VERSION = 4
 POSITIONS = ("plain", "random", "coupled")
 LIMITS = {                      # field -> smallest and largest value; the task checks the others
     "train_fraction": (0.01, 0.99),
@@ -111,12 +111,14 @@ class Config(ModelConfig):
         """12 hex digits that name this run: a hash of it and the versions of task and record
 
         Fields at their defaults are left out: a field added to minitron later changes no name.  A
-        default that changes needs a new RECORD_VERSION.
+        default that changes needs a new RECORD_VERSION.  The paths of the data and of a task's
+        file are left out, too: task.version has their contents.
         """
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
                   if getattr(self, field.name) != field.default}
+        values.pop("data", None)
         if tasks.is_file(self.task):
-            del values["task"]          # task.version has its content
+            del values["task"]
         content = {"config": values, "task": task.version, "record": RECORD_VERSION}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
