@@ -6,6 +6,7 @@
     python train.py --task text --data my.txt     your own text
     python train.py --task path/to/mine.py        your own task
     python train.py --resume                      resume a run that was stopped
+    python train.py --init model.bin --out b.bin  train a finished model on
 
 Ctrl-C stops a run after the current step and saves it.  A finished run leaves the model file
 (--out) and a line in the ledger; until then it has a checkpoint, the model file's name with .ckpt.
@@ -30,7 +31,14 @@ from minitron.model.flops import train_flops
 from minitron.model.optim import adamw, clip, learning_rate
 from minitron.training import cells, checkpoint
 from minitron.training.parallel import Workers
-from minitron.training.run import diverged, evaluate_held_out, finish_run, save_run, start_run
+from minitron.training.run import (
+    diverged,
+    evaluate_held_out,
+    finish_run,
+    replacement_note,
+    save_run,
+    start_run,
+)
 
 
 def train(config, out="model.bin", ledger=None, resume=False, quiet=False, threads=None,
@@ -117,6 +125,8 @@ def train_and_print(flags, out, ledger, resume, anyway):
     config = config.resolve()
     task = tasks.load(config)
     print(record.headline(config, task))
+    if note := "" if resume else replacement_note(out, config.key(task)):
+        print(note, file=sys.stderr)
     try:
         result = train(config, out, ledger or Path(out).parent / "runs.jsonl", resume,
                        anyway=anyway)

@@ -7,7 +7,7 @@ from ..base.cli import flag
 from ..base.errors import MinitronError
 from .config import Config
 
-OPTIONAL = ("position_range", "data")       # fields that may be None in a resolved configuration
+OPTIONAL = ("position_range", "data", "init")       # that may be None in a resolved configuration
 
 
 def training_command(config):

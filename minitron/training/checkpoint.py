@@ -12,6 +12,7 @@ import os
 import numpy as np
 
 from ..base import blas
+from ..base.cli import dashed
 from ..base.errors import MinitronError
 from ..base.files import write_atomically
 from ..data import tasks
@@ -48,7 +49,8 @@ def read(path):
             content = {name: arrays[name] for name in ("p", "m", "v")}
             content |= {name: state[name] for name in ("config", "key", "progress")}
     except FileNotFoundError:
-        reason = f"checkpoint {path} does not exist: start without --resume"
+        reason = (f"checkpoint {path} does not exist: start without --resume, "
+                  "or train a finished model on with --init")
         raise MinitronError(reason) from None
     except Exception as error:      # of any kind: zipfile, zlib, numpy and json meet the damage
         raise MinitronError(f"checkpoint {path} cannot be read ({error}): "
@@ -106,7 +108,7 @@ def refuse_difference(path, saved, given):
     for name, value in given.items():
         has_moved = name == "task" and tasks.is_file(saved[name]) and tasks.is_file(value)
         if saved[name] != value and name != "vocab" and not has_moved:
-            refuse(path, f"with {name.replace('_', '-')} {saved[name]}, not {value}: "
+            refuse(path, f"with {dashed(name)} {saved[name]}, not {value}: "
                          "leave the flag out to resume")
 
 
@@ -114,8 +116,19 @@ def refuse(path, difference):
     raise MinitronError(f"{path} was trained {difference}, or delete it to start again")
 
 
-def refuse_to_overwrite(path):
-    """Raises MinitronError if a stopped run would be lost."""
-    if os.path.exists(path):
-        raise MinitronError(f"{path} is the checkpoint of a stopped run: "
-                            "resume it with --resume, or delete it")
+def refuse_to_overwrite(path, config, key):
+    """Raises MinitronError if steps of a stopped run would be lost."""
+    if not os.path.exists(path):
+        return
+    content = read(path)
+    step = content["progress"]["step"]
+    if step == 0:                   # stopped before its first step, say in a debugger
+        return
+    stopped = f"{path} is the checkpoint of a stopped run, after step {step}"
+    if content["key"] == key:
+        raise MinitronError(f"{stopped}: resume it with --resume, or delete it")
+    given = dataclasses.asdict(config)
+    differences = ", ".join(f"{dashed(name)} {value}, not {given[name]}"
+                            for name, value in content["config"].items() if value != given[name])
+    raise MinitronError(f"{stopped}, with {differences or 'other data'}: "
+                        "resume it with --resume, or delete it, or give another --out")

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from ..base import blas
+from ..base.cli import dashed
 from ..base.environment import available_cpus
 from ..base.errors import MinitronError
 from ..base.files import locked
 from ..data import batches, tasks
-from ..data.config import Config
+from ..data.config import Config, split_hash, with_hash
 from ..engine import model_file
 from ..engine.engine import Engine, EngineMissing
 from ..measure import evaluate, heads, hidden, record
@@ -73,7 +74,7 @@ def start_run(config, out, ledger, resume, anyway, quiet, threads):
     While entered, BLAS has one thread and no other process writes to `out`.  Raises MinitronError
     for all that can be known to fail later.
     """
-    check_paths(out, ledger)
+    check_paths(out, ledger, config.init)
     record.source_commit()          # now: the source may be edited during the run
     no_warnings = np.errstate(over="ignore", invalid="ignore")              # Diverged tells
     with locked(out), blas.one_thread(), no_warnings:
@@ -85,7 +86,7 @@ def start_run(config, out, ledger, resume, anyway, quiet, threads):
             run.progress = checkpoint.restore(run.checkpoint, config, run.key, run.p, run.m, run.v,
                                               anyway)
         else:
-            checkpoint.refuse_to_overwrite(run.checkpoint)
+            checkpoint.refuse_to_overwrite(run.checkpoint, config, run.key)
             checkpoint.set_numerics(run.progress)
         run.start_time = time.monotonic() - run.progress["seconds"]
         save_run(run)               # a full disk or a read-only folder shows now, not in an hour
@@ -94,7 +95,8 @@ def start_run(config, out, ledger, resume, anyway, quiet, threads):
 
 def new_run(config, out, ledger, threads):
     """A Run before its first step"""
-    task, p = tasks.load(config), init(config)
+    task = tasks.load(config)
+    p = init(config) if config.init is None else weights_of(config, task)
     rows = max(1, HELD_OUT_TOKENS // task.width)
     return Run(
         config, task, out, ledger, threads,
@@ -105,7 +107,35 @@ def new_run(config, out, ledger, threads):
         progress=checkpoint.new_progress())
 
 
-def check_paths(out, ledger):
+def replacement_note(out, key):
+    """The line that says what a run will replace in `out`; "" for nothing, or the same run's"""
+    if not os.path.isfile(out):
+        return ""
+    try:
+        model, _, _, about = model_file.read_model(out)
+        before, task = about["key"], about["config"]["task"]
+        what = f"{out} of run {before} ({task}, dim {model.dim})"
+    except (MinitronError, KeyError, TypeError):        # of somebody else
+        before, what = None, str(out)
+    return f"{what} will be replaced" if before != key and what.isprintable() else ""
+
+
+def weights_of(config, task):
+    """The Params of the model file that config.init names.  Raises MinitronError if it differs."""
+    path, content = split_hash(config.init)
+    if with_hash(path) != config.init:
+        raise MinitronError(f"init {path} is not the file that it was, of hash {content}")
+    model, p, vocabulary, _ = model_file.read_model(path)
+    if vocabulary.pieces != task.pieces:
+        raise MinitronError(f"init {path} has another vocabulary than task {task.name}")
+    for name, value in dataclasses.asdict(model).items():
+        if name != "plain" and value != getattr(config, name):
+            raise MinitronError(f"init {path} has {dashed(name)} {value}, "
+                                f"not {getattr(config, name)}: give the flags of its training")
+    return p
+
+
+def check_paths(out, ledger, init):
     """Raises MinitronError if the model or the record could not be written."""
     folder = Path(out).parent
     if not str(out):
@@ -114,6 +144,8 @@ def check_paths(out, ledger):
         raise MinitronError(f"{str(out)!r} is a directory: give --out the name of a file")
     if not os.path.isdir(folder):
         raise MinitronError(f"{str(folder)!r} is not a directory: make it, or change --out")
+    if init and Path(split_hash(init)[0]).resolve() == Path(out).resolve():
+        raise MinitronError(f"{out} is both --init and --out: change --out")
     if ledger is None:
         return
     if Path(ledger).resolve() == Path(out).resolve():

@@ -132,7 +132,7 @@ WRONG = [
     ("--lr-floor 2", ["lr-floor 2", "use 0 to 1"]),
     ("--data {}/small.txt", ["small.txt", "--task text"]),
     ("--task text --data {}/nosuch.txt", ["nosuch.txt", "No such file"]),
-    ("--task text --data {}/folder", ["folder", "directory"]),
+    ("--task text --data {}/folder", ["folder", "not a regular file"]),
     ("--task text --data {}/empty.txt", ["empty.txt", "0 different characters", "at least 2"]),
     ("--task text --data {}/one.txt", ["one.txt", "1 different characters", "at least 2"]),
     ("--task text --data {}/many.txt",
