@@ -80,8 +80,9 @@ gallery: engine                 ## run the experiments of docs/gallery.md that r
 sweeps: engine                  ## run the sweeps of results/ that their ledgers lack: an hour or two
 	for spec in results/*.toml; do $(PYTHON) -m minitron sweep $$spec || exit 1; done
 
-kills: engine .venv-test/ready  ## kill sweeps, their workers and dask's a hundred times: no record may be lost or doubled; some minutes
+kills: engine .venv-test/ready  ## kill sweeps a hundred times, with their workers and dask's, and runs two hundred times: nothing may be lost; some minutes
 	.venv-test/bin/python tests/sweep/kills.py
+	.venv-test/bin/python tests/training/killed_runs.py
 
 clean:                          ## remove what was built; models, ledgers and environments stay
 	rm -rf build run

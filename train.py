@@ -6,6 +6,7 @@
     python train.py --task text --data my.txt     your own text
     python train.py --task path/to/mine.py        your own task
     python train.py --resume                      resume a run that was stopped
+    python train.py --init model.bin --out b.bin  train a finished model on
 
 Ctrl-C stops a run after the current step and saves it.  A finished run leaves the model file
 (--out) and a line in the ledger; until then it has a checkpoint, the model file's name with .ckpt.
@@ -16,7 +17,8 @@ from pathlib import Path
 
 from minitron.base import environment
 
-environment.ensure_packages()       # before the imports that need NumPy
+if __name__ == "__main__":
+    environment.ensure_packages()   # before the imports that need NumPy
 
 import numpy as np
 
@@ -29,21 +31,35 @@ from minitron.model.flops import train_flops
 from minitron.model.optim import adamw, clip, learning_rate
 from minitron.training import cells, checkpoint
 from minitron.training.parallel import Workers
-from minitron.training.run import diverged, evaluate_held_out, finish_run, save_run, start_run
+from minitron.training.run import (
+    diverged,
+    evaluate_held_out,
+    finish_run,
+    replacement_note,
+    save_run,
+    start_run,
+)
 
 
-def train(config, out="model.bin", ledger=None, resume=False, quiet=False, threads=None):
+def train(config, out="model.bin", ledger=None, resume=False, quiet=False, threads=None,
+          anyway=False):
     """Train one configuration -> its record, which is also appended to `ledger`, a path, if given
 
     Writes the model to `out`, and every config.eval_every steps a checkpoint beside it, which is
-    deleted at the end.  threads: None for one per core, at most one per shard.
+    deleted at the end.  threads: None for one per core, at most one per shard; anyway: resume
+    also where NumPy's results may have other bits than in the steps before.
     Raises MinitronError; Diverged, after appending the record; Interrupted, after a checkpoint.
     """
-    run = start_run(config.resolve(), out, ledger, resume, threads)
+    with start_run(config.resolve(), out, ledger, resume, anyway, quiet, threads) as run:
+        train_steps(run, quiet)
+        return finish_run(run)
+
+
+def train_steps(run, quiet):
+    """The training loop, to the last step or until the task is solved"""
     progress, steps = run.progress, run.config.steps
     bar = Progress(progress["step"], steps, quiet)
-    no_warnings = np.errstate(over="ignore", invalid="ignore")      # train_step checks for itself
-    with Workers(run.config, run.threads) as workers, StopOnSignal() as stop, bar, no_warnings:
+    with Workers(run.config, run.threads) as workers, StopOnSignal() as stop, bar:
         while progress["step"] < steps and progress["solved"] < 2:
             loss, token = train_step(run, workers)
             bar.show_step(loss, token)
@@ -53,7 +69,6 @@ def train(config, out="model.bin", ledger=None, resume=False, quiet=False, threa
             if stop.requested:
                 save_run(run)
                 raise Interrupted(f"stopped and saved after step {progress['step']} of {steps}")
-    return finish_run(run)
 
 
 def train_step(run, workers):
@@ -77,7 +92,7 @@ def train_step(run, workers):
 
     # one weight that is not finite makes the squared norm of all weights not finite
     if not np.isfinite(loss + norm + np.dot(run.p.flat, run.p.flat)):
-        raise diverged(run, step, loss, norm, g)
+        raise diverged(run, f"step {step}: loss {loss:g}, gradient norm {norm:g}", g)
     run.progress["step"] = step
     run.progress["tokens"] += inputs.size
     run.progress["flops"] += train_flops(c, inputs, targets)
@@ -94,22 +109,27 @@ def main(argv):
                         help="append the run's record here (default: runs.jsonl beside --out)")
     parser.add_argument("--resume", action="store_true",
                         help="resume from the checkpoint of --out, with its configuration")
+    parser.add_argument("--anyway", action="store_true",
+                        help="resume also with another NumPy, BLAS or processor than before")
     parser.add_argument("--cells", nargs=2, help=cli.HIDDEN)        # how a sweep starts a worker
     flags = vars(parser.parse_args(argv))
-    worker, out, ledger, resume = (flags.pop(name) for name in ("cells", "out", "ledger", "resume"))
+    worker, *options = (flags.pop(name) for name in ("cells", "out", "ledger", "resume", "anyway"))
     if worker:
         return cells.serve(train, *worker)
-    return train_and_print(flags, out, ledger, resume)
+    return train_and_print(flags, *options)
 
 
-def train_and_print(flags, out, ledger, resume):
+def train_and_print(flags, out, ledger, resume, anyway):
     """Train the configuration of flags, {field: value}; print the result and a command to try."""
     config = checkpoint.saved_config(f"{out}.ckpt", flags) if resume else Config(**flags)
     config = config.resolve()
     task = tasks.load(config)
     print(record.headline(config, task))
+    if note := "" if resume else replacement_note(out, config.key(task)):
+        print(note, file=sys.stderr)
     try:
-        result = train(config, out, ledger or Path(out).parent / "runs.jsonl", resume)
+        result = train(config, out, ledger or Path(out).parent / "runs.jsonl", resume,
+                       anyway=anyway)
     except Interrupted as stop:
         print(f"{stop}; resume with: {resume_command(out, ledger)}", file=sys.stderr)
         return 130

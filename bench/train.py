@@ -84,7 +84,8 @@ def minitron(shape, weights, inputs, targets):
     for name, tensor in p.tensors().items():
         tensor[...] = weights[name]
     decay = peers.DECAY * decay_mask(config)
-    workers, steps = Workers(config, int(os.environ["OMP_NUM_THREADS"])), iter(range(1, 10**9))
+    workers = Workers(config, int(os.environ["OMP_NUM_THREADS"])).__enter__()
+    steps = iter(range(1, 10**9))
 
     def step():
         loss, _, g = workers.gradient(p, inputs, targets)

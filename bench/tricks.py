@@ -56,7 +56,7 @@ def memory_given_back():
     try:
         yield
     finally:
-        parallel.keep_memory.__wrapped__()
+        parallel.keep_memory()
 
 
 def drop_ins():
@@ -81,7 +81,7 @@ def trainers():
 
 def trainer(config, inputs, targets):
     p, m, v, decay = init(config), Params(config), Params(config), decay_mask(config)
-    workers = parallel.Workers(config)
+    workers = parallel.Workers(config).__enter__()
 
     def step():
         loss, _, g = workers.gradient(p, inputs, targets)

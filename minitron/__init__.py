@@ -3,14 +3,9 @@
     from minitron import Engine         the C engine
     from train import train             training
 
-Import it before NumPy where you can.  It asks the matrix library for one thread: minitron's own
-threads each take a shard of the batch (training/parallel.py), and the bits of a matrix product
-depend on the number of threads that compute it.
+Importing it changes nothing in the process.  While train() runs, the matrix library has one thread,
+and memory that is freed stays in the process; after it, both are as before.
 """
-import os
-
-for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
-    os.environ.setdefault(_variable, "1")
 
 
 def __getattr__(name):

@@ -8,7 +8,7 @@ from ..base.errors import MinitronError
 from . import tasks
 from .config import Config
 
-OPTIONAL = ("position_range", "data")       # fields that may be None in a resolved configuration
+OPTIONAL = ("position_range", "data", "init")       # that may be None in a resolved configuration
 
 
 def training_command(config):

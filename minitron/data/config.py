@@ -7,13 +7,16 @@ its hash, `key`, is the name of a run.
 import dataclasses
 import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..base.errors import MinitronError
 from ..model.config import ModelConfig, check_number, check_numbers, flag, or_default
 from . import tasks
 
-RECORD_VERSION = 3
+RECORD_VERSION = 4
 POSITIONS = ("plain", "random", "coupled")
 LIMITS = {                      # field -> smallest and largest value; the task checks the others
     "train_fraction": (0.01, 0.99),
@@ -67,6 +70,8 @@ class Config(ModelConfig):
     beta2: float = flag(0.99, "AdamW's decay rate of the mean of their squares")
     clip: float = flag(1.0, "largest norm of the gradient")
     seed: int = flag(0, "names the random streams of weights and data")
+    init: str | None = flag(
+        None, "start from the weights of this model file, of the same shape, to train on")
     shards: int | None = flag(
         None, "pieces of a batch, one thread each (default 1, 2 or 4, by its size)")
     eval_every: int = flag(100, "steps between evaluations, each with a checkpoint")
@@ -98,6 +103,7 @@ class Config(ModelConfig):
             lr=or_default(self.lr, default_lr),
             warmup=or_default(self.warmup, self.steps // 20),
             shards=or_default(self.shards, default_shards(batch, task.width, self.dim)),
+            init=self.init and with_hash(self.init),
         )
         c = ModelConfig.resolve(c)
         check_numbers(c, LIMITS)
@@ -111,14 +117,39 @@ class Config(ModelConfig):
         """12 hex digits that name this run: a hash of it and the versions of task and record
 
         Fields at their defaults are left out: a field added to minitron later changes no name.  A
-        default that changes needs a new RECORD_VERSION.
+        default that changes needs a new RECORD_VERSION.  The paths of the data and of a task's
+        file are left out, too: task.version has their contents.
         """
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
                   if getattr(self, field.name) != field.default}
+        values.pop("data", None)
         if tasks.is_file(self.task):
-            del values["task"]          # task.version has its content
+            del values["task"]
+        if self.init:
+            values["init"] = split_hash(self.init)[1]
         content = {"config": values, "task": task.version, "record": RECORD_VERSION}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def with_hash(path):
+    """"model.bin" -> "model.bin#", 12 hex digits of a hash of its content; with them: as it is
+
+    Raises MinitronError.
+    """
+    if split_hash(path)[1]:
+        return path
+    if not os.path.isfile(path):
+        raise MinitronError(f"init {path} is not a model file: give the path of one")
+    try:
+        return f"{path}#{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]}"
+    except OSError as error:
+        raise MinitronError(f"init {path} cannot be read: {error.strerror}") from None
+
+
+def split_hash(name):
+    """"m.bin#4613c4732fd8" -> ("m.bin", "4613c4732fd8"); "m.bin" -> ("m.bin", "")"""
+    match = re.fullmatch(r"(.*)#([0-9a-f]{12})", name, re.DOTALL)
+    return match.groups() if match else (name, "")
 
 
 def config_from_dict(values):

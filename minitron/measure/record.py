@@ -4,15 +4,15 @@ Next: run.py in training/, which makes records; sweep/ledger.py, which reads the
 """
 import dataclasses
 import json
+import math
 import platform
 import subprocess
 import textwrap
-from ctypes import CDLL, c_char_p
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
+from ..base import blas
 from ..base.environment import ROOT
 from ..base.errors import MinitronError
 from ..base.files import append_line
@@ -33,10 +33,11 @@ def make_record(config, task, status, parameters, progress, metrics, scored_by, 
 
     status: ok, diverged; progress: the checkpoint's; metrics: {length: metrics}, or {}
     """
+    curve = finite_or_none(progress["curve"])
     return identity(config, task, status) | {
         "metrics": {str(length): at_length for length, at_length in metrics.items()},
-        "curve": evenly_spaced(progress["curve"], CURVE_POINTS),
-        "reached": first_steps_to(progress["curve"]),
+        "curve": evenly_spaced(curve, CURVE_POINTS),
+        "reached": first_steps_to(curve),
         "steps": progress["step"],
         "parameters": parameters,
         "flops": progress["flops"],
@@ -44,19 +45,36 @@ def make_record(config, task, status, parameters, progress, metrics, scored_by, 
         "seconds": round(progress["seconds"], 3),
         "scored_by": scored_by,
         "threads": threads,
+        "numerics_before": progress["numerics"][:-1],
     } | software()
 
 
 def failed_record(config, status, reason, seconds):
     """The record of a run that ended without one.      status: timeout, killed"""
     failure = {"reason": reason, "metrics": {}, "curve": [], "seconds": round(seconds, 3)}
-    return identity(config, tasks.load(config), status) | failure | software()
+    # No run of this process: its own BLAS threads would say nothing about that one's.
+    unknown = {"blas_threads": None}
+    return identity(config, tasks.load(config), status) | failure | software() | unknown
 
 
 def identity(config, task, status):
     """The first fields of a record: which run it is of, and how the run ended"""
     return {"key": config.key(task), "version": RECORD_VERSION, "status": status,
             "config": dataclasses.asdict(config), "seed": config.seed}
+
+
+def finite_or_none(value):
+    """A JSON value with None in place of each number that is not finite"""
+    if isinstance(value, dict):
+        return {name: finite_or_none(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def nonfinite_names(values):
+    """Names of the values, {name: JSON value}, in which a number is not finite"""
+    return [name for name, value in values.items() if finite_or_none(value) != value]
 
 
 def first_steps_to(curve):
@@ -98,8 +116,7 @@ def append_record(ledger, record):
 
 def software():
     """The last fields of a record: the versions that its numbers may depend on"""
-    return {"commit": source_commit(), "python": platform.python_version(),
-            "numpy": np.__version__, "blas": blas_name()}
+    return {"commit": source_commit(), "python": platform.python_version()} | blas.numerics()
 
 
 @lru_cache(maxsize=1)
@@ -111,26 +128,6 @@ def source_commit():
     except (OSError, subprocess.TimeoutExpired):
         return None
     return process.stdout.strip() or None
-
-
-@lru_cache(maxsize=1)
-def blas_name():
-    """Name and version of the matrix library; of NumPy's own OpenBLAS also the kernel; or None
-
-    Bits depend on the kernel, which is chosen for the processor: the last digits of one matrix
-    product differ between two of them.
-    """
-    try:
-        library = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    except (TypeError, KeyError):           # a build of NumPy without these
-        return None
-    kernel = ""
-    for path in Path(np.__file__).parent.parent.glob("numpy.libs/*openblas*"):
-        name = getattr(CDLL(str(path)), "scipy_openblas_get_corename64_", None)
-        if name is not None:
-            name.restype = c_char_p
-            kernel = " " + name().decode()
-    return f"{library.get('name')} {library.get('version')}{kernel}"
 
 
 # ---- its text ------------------------------------------------------------------------------------

@@ -3,14 +3,21 @@
 Fields left at None depend on others, or have a default that a model file may lack; `resolve` fills
 them in.
 """
+import contextlib
 import dataclasses
 import math
+import numbers
+import os
+import types
+import typing
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
 from ..base.errors import MinitronError
 
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 ATTENTIONS = ("softmax", "linear")
 WIDEST = 2**16                  # channels of all heads together
 HEADS, HEAD_DIM = 4, 16         # the defaults do not follow dim: --dim is one dial
@@ -53,6 +60,14 @@ class ModelConfig:
         False, "train with the ops as ops.py states them, without the drop-ins of fast.py")
     vocab: int | None = flag(None, None)        # the task's
 
+    def __post_init__(self):
+        """Give each field its own type: NumPy's numbers, paths and 1 for 1.0 may stand for it
+
+        So equal configurations are equal as JSON.  Raises MinitronError for other values.
+        """
+        for name, kinds in field_kinds(type(self)).items():
+            object.__setattr__(self, name, as_kind(name, getattr(self, name), *kinds))
+
     def resolve(self):
         """This configuration with every None filled in, checked.  Raises MinitronError."""
         check_number("dim", self.dim)
@@ -70,6 +85,33 @@ class ModelConfig:
         check_numbers(c, LIMITS)
         check_attention(c)
         return c
+
+
+@cache
+def field_kinds(config_class):
+    """{field: (type, whether None may stand for it)} of a dataclass"""
+    hints = typing.get_type_hints(config_class)
+    return {name: (hint.__args__[0], True) if isinstance(hint, types.UnionType) else (hint, False)
+            for name, hint in hints.items()}
+
+
+def as_kind(name, value, kind, optional):
+    """A value as a bool, int, float or str, if it is one in its meaning.  Raises MinitronError."""
+    if value is None and optional:
+        return None
+    is_bool = isinstance(value, (bool, np.bool_))
+    is_number = isinstance(value, numbers.Real) and not is_bool
+    if kind is bool and is_bool:
+        return bool(value)
+    is_whole = isinstance(value, numbers.Integral) or is_number and float(value).is_integer()
+    if kind is int and is_number and is_whole:
+        return int(value)
+    with contextlib.suppress(OverflowError):            # of an int of 309 digits
+        if kind is float and is_number:
+            return float(value) + 0.0                   # -0.0 is 0.0
+    if kind is str and isinstance(value, (str, os.PathLike)):
+        return str(os.fspath(value))
+    raise MinitronError(f"{name.replace('_', '-')} {value!r} is not {KINDS[kind]}")
 
 
 def check_numbers(config, limits):

@@ -70,7 +70,8 @@ def rmsnorm_forward(x, gain, eps):
     """1.45 at addition, dim 8, 1.04 at dim 128, T 64: sums by products with ones"""
     D = len(gain)
     rows = x.reshape(-1, D)
-    r = 1 / np.sqrt((rows * rows) @ ones(D, x.dtype) * (1 / D) + eps)
+    mean = (rows * rows) @ ones(D, x.dtype) * (1 / D)
+    r = 1 / np.sqrt(mean + eps) + 0 * mean          # + 0 * mean: NaN where x^2 overflows
     n = rows * r[:, None]
     return (n * gain).reshape(x.shape), (n, r, gain)
 

@@ -73,7 +73,8 @@ def rmsnorm_forward(x, gain, eps):
     and keys from growing without bound.
     Zhang & Sennrich 2019, arXiv:1910.07467; of heads: Henry et al. 2020, arXiv:2010.04245
     """
-    r = (np.mean(x * x, axis=-1, keepdims=True) + eps) ** -0.5      # (..., 1)
+    mean = np.mean(x * x, axis=-1, keepdims=True)                   # (..., 1)
+    r = (mean + eps) ** -0.5 + 0 * mean             # + 0 * mean: NaN, not 0, where x^2 overflows
     n = x * r
     return gain * n, (n, r, gain)
 
@@ -218,7 +219,7 @@ def linear_attention_backward(dy, c_linear_attention):
 
 
 def sigmoid(z):
-    """1 / (1 + exp(-z)), written with tanh, which cannot overflow"""
+    """1 / (1 + exp(-z)), written with tanh, which cannot overflow, to within 2^-24 in float32"""
     return 0.5 * np.tanh(0.5 * z) + 0.5
 
 

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from ..base import blas
 from ..base.environment import ROOT
 from ..base.errors import MinitronError
 from ..data.config import config_from_dict
@@ -120,8 +121,8 @@ class Worker:
         if self.process is None:
             self.process = subprocess.Popen(
                 [sys.executable, str(ROOT / "train.py"), "--cells", str(os.getpid()), os.getcwd()],
-                cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                start_new_session=True)
+                cwd=ROOT, env=os.environ | blas.ONE_THREAD, text=True, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, start_new_session=True)
 
     def wait(self):
         """Wait until the process has ended -> its exit code; the next question starts another."""

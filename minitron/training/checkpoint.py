@@ -11,6 +11,8 @@ import os
 
 import numpy as np
 
+from ..base import blas
+from ..base.cli import dashed
 from ..base.errors import MinitronError
 from ..base.files import write_atomically
 from ..data import tasks
@@ -20,9 +22,11 @@ from ..data.config import Config, config_from_dict
 def new_progress():
     """The progress of a run at its start
 
-    solved: consecutive evaluations that solved the task; curve: points {step, loss, ...}
+    solved: consecutive evaluations that solved the task; curve: points {step, loss, ...};
+    numerics: those of its steps (base/blas.py), more than one only after --resume --anyway
     """
-    return {"step": 0, "solved": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "curve": []}
+    return {"step": 0, "solved": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "curve": [],
+            "numerics": []}
 
 
 def save(path, config, key, p, m, v, progress):
@@ -45,7 +49,8 @@ def read(path):
             content = {name: arrays[name] for name in ("p", "m", "v")}
             content |= {name: state[name] for name in ("config", "key", "progress")}
     except FileNotFoundError:
-        reason = f"checkpoint {path} does not exist: start without --resume"
+        reason = (f"checkpoint {path} does not exist: start without --resume, "
+                  "or train a finished model on with --init")
         raise MinitronError(reason) from None
     except Exception as error:      # of any kind: zipfile, zlib, numpy and json meet the damage
         raise MinitronError(f"checkpoint {path} cannot be read ({error}): "
@@ -64,8 +69,11 @@ def saved_config(path, flags):
     return config_from_dict(values | flags)
 
 
-def restore(path, config, key, p, m, v):
-    """Fill p, m, v from a checkpoint -> progress.  Raises MinitronError if it is another run's."""
+def restore(path, config, key, p, m, v, anyway=False):
+    """Fill p, m, v from a checkpoint -> progress.  Raises MinitronError if it is another run's.
+
+    anyway: even if the bits of its steps will not be those of the steps to come
+    """
     content = read(path)
     refuse_difference(path, content["config"], dataclasses.asdict(config))
     if content["key"] != key:
@@ -74,7 +82,21 @@ def restore(path, config, key, p, m, v):
         refuse(path, "as a model of another shape")
     for params, name in ((p, "p"), (m, "m"), (v, "v")):
         params.flat[:] = content[name]
+    set_numerics(content["progress"], path, anyway)
     return content["progress"]
+
+
+def set_numerics(progress, path=None, anyway=False):
+    """Note those of the steps to come.  Raises MinitronError if they differ, unless `anyway`."""
+    here, before = blas.numerics(), progress["numerics"]
+    if before and before[-1] != here and not anyway:
+        names = [name for name in here if here[name] != before[-1].get(name)]
+        saved, now = (", ".join(f"{name.replace('_', ' ')} {values.get(name)}" for name in names)
+                      for values in (before[-1], here))
+        raise MinitronError(f"{path} was trained with {saved}; here is {now}, which may give "
+                            "other bits: resume it where it was, or here with --anyway")
+    if before[-1:] != [here]:
+        before.append(here)
 
 
 def refuse_difference(path, saved, given):
@@ -86,7 +108,7 @@ def refuse_difference(path, saved, given):
     for name, value in given.items():
         has_moved = name == "task" and tasks.is_file(saved[name]) and tasks.is_file(value)
         if saved[name] != value and name != "vocab" and not has_moved:
-            refuse(path, f"with {name.replace('_', '-')} {saved[name]}, not {value}: "
+            refuse(path, f"with {dashed(name)} {saved[name]}, not {value}: "
                          "leave the flag out to resume")
 
 
@@ -94,8 +116,19 @@ def refuse(path, difference):
     raise MinitronError(f"{path} was trained {difference}, or delete it to start again")
 
 
-def refuse_to_overwrite(path):
-    """Raises MinitronError if a stopped run would be lost."""
-    if os.path.exists(path):
-        raise MinitronError(f"{path} is the checkpoint of a stopped run: "
-                            "resume it with --resume, or delete it")
+def refuse_to_overwrite(path, config, key):
+    """Raises MinitronError if steps of a stopped run would be lost."""
+    if not os.path.exists(path):
+        return
+    content = read(path)
+    step = content["progress"]["step"]
+    if step == 0:                   # stopped before its first step, say in a debugger
+        return
+    stopped = f"{path} is the checkpoint of a stopped run, after step {step}"
+    if content["key"] == key:
+        raise MinitronError(f"{stopped}: resume it with --resume, or delete it")
+    given = dataclasses.asdict(config)
+    differences = ", ".join(f"{dashed(name)} {value}, not {given[name]}"
+                            for name, value in content["config"].items() if value != given[name])
+    raise MinitronError(f"{stopped}, with {differences or 'other data'}: "
+                        "resume it with --resume, or delete it, or give another --out")

@@ -11,12 +11,30 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..base import blas
 from ..base.environment import available_cpus
 from ..model.params import Params
 from ..model.transformer import loss_and_gradients
 
 
 @lru_cache(maxsize=1)
+def glibc():
+    """The C library if it is glibc, else None"""
+    try:
+        libc = ctypes.CDLL("libc.so.6") if sys.platform == "linux" else None
+        return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
+    except OSError:                         # another libc: only slower
+        return None
+
+
+def set_malloc(mmap_threshold, trim_threshold, top_pad):
+    """Set glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, in bytes."""
+    if not glibc().mallopt(-3, mmap_threshold):             # older ones take at most 32 MiB
+        glibc().mallopt(-3, 1 << 25)
+    glibc().mallopt(-1, trim_threshold)
+    glibc().mallopt(-2, top_pad)
+
+
 def keep_memory():
     """Ask glibc to keep freed memory in the process.
 
@@ -24,42 +42,53 @@ def keep_memory():
     is paid for again, page by page: a step took 2.9 times as long at dim 128, 4 layers, batch
     64 x 64 tokens, 2 cores (results/bench/tricks.txt).
     """
-    if sys.platform != "linux":
-        return
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3      # malloc.h
-        if not libc.mallopt(m_mmap_threshold, 1 << 30):     # older ones take at most 32 MiB
-            libc.mallopt(m_mmap_threshold, 1 << 25)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
-        libc.mallopt(m_top_pad, 1 << 26)
-    except (OSError, AttributeError):       # another libc: only slower
-        return
+    if glibc():
+        set_malloc(1 << 30, 2**31 - 1, 1 << 26)
 
 
-def quiet():
-    """Turn off this thread's warnings of non-finite numbers: the training loop looks for them."""
+def return_memory():
+    """Return freed memory to the system, and let glibc do so again.
+
+    glibc raises its first two limits by itself as a program frees large arrays, until one of them
+    is set.  So they end here where that would have ended, at 32 and 64 MiB.
+    """
+    if glibc():
+        set_malloc(1 << 25, 1 << 26, 1 << 17)
+        glibc().malloc_trim(0)
+
+
+def prepare_thread():
+    """Turn off this thread's warnings of numbers that are not finite: the loop looks for them.
+
+    Where BLAS was built with OpenMP, each thread has a BLAS thread count of its own.
+    """
     np.seterr(over="ignore", invalid="ignore")
+    blas.set_threads(1)
 
 
 class Workers:
     """Threads and gradients for training one configuration.
 
-    A context manager: leaving it stops the threads.
+    A context manager.  While entered, BLAS has one thread (base/blas.py) and the process keeps its
+    memory; leaving it stops the threads and restores both.
     """
 
     def __init__(self, config, threads=None):
-        keep_memory()
         self.config = config
         self.gradients = [Params(config) for _ in range(config.shards)]
         self.threads = min(config.shards, threads or available_cpus())
-        self.pool = ThreadPoolExecutor(self.threads, initializer=quiet)
+        self.pool = ThreadPoolExecutor(self.threads, initializer=prepare_thread)
+        self.one_blas_thread = blas.one_thread()
 
     def __enter__(self):
+        self.one_blas_thread.__enter__()
+        keep_memory()
         return self
 
     def __exit__(self, *exception):
         self.pool.shutdown()
+        return_memory()
+        self.one_blas_thread.__exit__(*exception)
 
     def map(self, work, items):
         """[work(item) for item in items], on all threads, of which the calling one is the first"""

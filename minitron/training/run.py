@@ -2,6 +2,7 @@
 
 Next: train.py, the loop; measure/evaluate.py, the metrics.
 """
+import contextlib
 import dataclasses
 import os
 import sys
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..base import blas
+from ..base.cli import dashed
 from ..base.environment import available_cpus
 from ..base.errors import MinitronError
+from ..base.files import locked
 from ..data import batches, tasks
-from ..data.config import Config
+from ..data.config import Config, split_hash, with_hash
 from ..engine import model_file
 from ..engine.engine import Engine, EngineMissing
 from ..measure import evaluate, heads, hidden, record
@@ -26,7 +30,7 @@ SOLVED_EXACT = 0.999        # exact match that solves a task, at two evaluations
 
 
 class Diverged(MinitronError):
-    """The loss or the gradient is not a finite number any more.      record: the run's"""
+    """The loss, the gradient or a metric is not a finite number.      record: the run's"""
 
     def __init__(self, reason, record):
         super().__init__(reason)
@@ -63,26 +67,36 @@ class Run:
 # ---- start ---------------------------------------------------------------------------------------
 
 
-def start_run(config, out, ledger, resume, threads):
-    """A Run at its first step or at its checkpoint, saved.      config: resolved
+@contextlib.contextmanager
+def start_run(config, out, ledger, resume, anyway, quiet, threads):
+    """A context manager: a Run at its first step or at its checkpoint, saved.   config: resolved
 
-    Raises MinitronError for all that can be known to fail later.
+    While entered, BLAS has one thread and no other process writes to `out`.  Raises MinitronError
+    for all that can be known to fail later.
     """
-    check_paths(out, ledger)
+    check_paths(out, ledger, config.init)
     record.source_commit()          # now: the source may be edited during the run
-    run = new_run(config, out, ledger, min(config.shards, threads or available_cpus()))
-    if resume:
-        run.progress = checkpoint.restore(run.checkpoint, config, run.key, run.p, run.m, run.v)
-    else:
-        checkpoint.refuse_to_overwrite(run.checkpoint)
-    run.start_time = time.monotonic() - run.progress["seconds"]
-    save_run(run)                   # a full disk or a read-only folder shows now, not in an hour
-    return run
+    no_warnings = np.errstate(over="ignore", invalid="ignore")              # Diverged tells
+    with locked(out), blas.one_thread(), no_warnings:
+        if blas.thread_count() != 1 and not quiet:
+            print(f"minitron: {blas.name()} cannot be set to one thread: "
+                  "the bits of this run may depend on how many it uses", file=sys.stderr)
+        run = new_run(config, out, ledger, min(config.shards, threads or available_cpus()))
+        if resume:
+            run.progress = checkpoint.restore(run.checkpoint, config, run.key, run.p, run.m, run.v,
+                                              anyway)
+        else:
+            checkpoint.refuse_to_overwrite(run.checkpoint, config, run.key)
+            checkpoint.set_numerics(run.progress)
+        run.start_time = time.monotonic() - run.progress["seconds"]
+        save_run(run)               # a full disk or a read-only folder shows now, not in an hour
+        yield run
 
 
 def new_run(config, out, ledger, threads):
     """A Run before its first step"""
-    task, p = tasks.load(config), init(config)
+    task = tasks.load(config)
+    p = init(config) if config.init is None else weights_of(config, task)
     rows = max(1, HELD_OUT_TOKENS // task.width)
     return Run(
         config, task, out, ledger, threads,
@@ -93,7 +107,35 @@ def new_run(config, out, ledger, threads):
         progress=checkpoint.new_progress())
 
 
-def check_paths(out, ledger):
+def replacement_note(out, key):
+    """The line that says what a run will replace in `out`; "" for nothing, or the same run's"""
+    if not os.path.isfile(out):
+        return ""
+    try:
+        model, _, _, about = model_file.read_model(out)
+        before, task = about["key"], about["config"]["task"]
+        what = f"{out} of run {before} ({task}, dim {model.dim})"
+    except (MinitronError, KeyError, TypeError):        # of somebody else
+        before, what = None, str(out)
+    return f"{what} will be replaced" if before != key and what.isprintable() else ""
+
+
+def weights_of(config, task):
+    """The Params of the model file that config.init names.  Raises MinitronError if it differs."""
+    path, content = split_hash(config.init)
+    if with_hash(path) != config.init:
+        raise MinitronError(f"init {path} is not the file that it was, of hash {content}")
+    model, p, vocabulary, _ = model_file.read_model(path)
+    if vocabulary.pieces != task.pieces:
+        raise MinitronError(f"init {path} has another vocabulary than task {task.name}")
+    for name, value in dataclasses.asdict(model).items():
+        if name != "plain" and value != getattr(config, name):
+            raise MinitronError(f"init {path} has {dashed(name)} {value}, "
+                                f"not {getattr(config, name)}: give the flags of its training")
+    return p
+
+
+def check_paths(out, ledger, init):
     """Raises MinitronError if the model or the record could not be written."""
     folder = Path(out).parent
     if not str(out):
@@ -102,6 +144,8 @@ def check_paths(out, ledger):
         raise MinitronError(f"{str(out)!r} is a directory: give --out the name of a file")
     if not os.path.isdir(folder):
         raise MinitronError(f"{str(folder)!r} is not a directory: make it, or change --out")
+    if init and Path(split_hash(init)[0]).resolve() == Path(out).resolve():
+        raise MinitronError(f"{out} is both --init and --out: change --out")
     if ledger is None:
         return
     if Path(ledger).resolve() == Path(out).resolve():
@@ -119,7 +163,10 @@ def save_run(run):
 
 
 def evaluate_held_out(run, workers, loss):
-    """Append a point to the learning curve and return it: the batch's loss, validation metrics."""
+    """Append a point to the learning curve and return it: the batch's loss, validation metrics.
+
+    Raises Diverged.
+    """
     score = evaluate.numpy_scorer(run.p, run.config)
     metrics = evaluate.basic_metrics(score, run.held_out, workers.map)
     point = {"step": run.progress["step"], "loss": loss}
@@ -127,6 +174,10 @@ def evaluate_held_out(run, workers, loss):
     point |= {"norm": hidden.norm(run.p), "distance": hidden.distance(run.p, run.initial)}
     point |= instrument_readings(run)
     run.progress["curve"].append(point)
+    if bad := record.nonfinite_names(point):
+        if "nll" in bad:                # of such logits, the largest is not a prediction
+            point |= {"token": None, "exact": None}
+        raise diverged(run, f"step {point['step']}: no finite held-out {' or '.join(bad)}")
     run.progress["solved"] = run.progress["solved"] + 1 if is_solved(run.task, point) else 0
     return point
 
@@ -148,13 +199,13 @@ def instrument_readings(run):
     return readings
 
 
-def diverged(run, step, loss, norm, g):
-    """The Diverged of a step whose loss, gradient or weights are not finite; appends its record."""
+def diverged(run, event, g=None):
+    """The Diverged of an event: a number that is not finite; appends the record.    g: gradient"""
     result = write_record(run, "diverged", {}, None)
-    culprit = run.p.first_nonfinite() or g.first_nonfinite() or "logits"
-    return Diverged(f"step {step}: loss {loss:g}, gradient norm {norm:g}, first tensor that is not "
-                    f"finite: {culprit}; {run.checkpoint} holds the last checkpoint: delete it and "
-                    f"use an --lr below {run.config.lr:g}", result)
+    culprit = run.p.first_nonfinite() or g and g.first_nonfinite() or "logits"
+    return Diverged(f"{event}, first tensor that is not finite: {culprit}; {run.checkpoint} holds "
+                    f"the last checkpoint: delete it and use an --lr below {run.config.lr:g}",
+                    result)
 
 
 # ---- finish --------------------------------------------------------------------------------------
@@ -163,10 +214,12 @@ def diverged(run, step, loss, norm, g):
 def finish_run(run):
     """Export the model, measure it, append the record, delete the checkpoint -> the record
 
-    In this order a kill at any moment loses nothing.
+    In this order a kill at any moment loses nothing.  Raises Diverged.
     """
     export_model(run)
     metrics, scored_by = final_metrics(run)
+    if bad := record.nonfinite_names(metrics):
+        raise diverged(run, f"{run.out}: no finite metrics at length {' or '.join(map(str, bad))}")
     result = write_record(run, "ok", metrics, scored_by)
     run.checkpoint.unlink()
     return result

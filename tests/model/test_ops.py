@@ -128,6 +128,17 @@ def test_large_numbers_do_not_overflow(module):
         assert np.all(module.rmsnorm_forward(zero, one, 1e-5)[0] == 0)
 
 
+@pytest.mark.parametrize("module", [ops, fast])
+def test_norm_of_an_overflow_is_not_finite(module):
+    """Not zeros, which a model would take for a small input: run.c says NaN, too."""
+    x = np.array([[3e19, 1, 1, 1], [1, 1, 1, 1]], np.float32)           # 3e19^2 is no float32
+    with np.errstate(over="ignore", invalid="ignore"):
+        y, cache = module.rmsnorm_forward(x, np.ones(4, np.float32), 1e-5)
+        dx, _ = module.rmsnorm_backward(np.ones_like(x), cache)
+    assert np.isnan(y[0]).all() and np.isfinite(y[1]).all()
+    assert np.isnan(dx[0]).all() and np.isfinite(dx[1]).all()
+
+
 def test_softmax_weights_are_in_the_cache():
     """Each row adds up to 1 and holds nothing of the future: the array that a reader looks at."""
     q, k, v = arguments("attention", "grouped", np.float64)

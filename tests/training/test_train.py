@@ -9,13 +9,14 @@ import json
 import random
 import shlex
 import signal
-import subprocess
 
 import numpy as np
 import pytest
+from killed_runs import survive
 from training_helpers import TINY, flags, records, run, signal_at, start, step_saved
 
 import train
+from minitron.base import blas
 from minitron.base.errors import MinitronError
 from minitron.base.terminal import Interrupted
 from minitron.data import batches, tasks
@@ -91,38 +92,9 @@ def test_resumed_run_ends_with_the_same_bytes_and_numbers(
     assert {name for name in record if resumed[name] != record[name]} <= {"seconds"}
 
 
-def test_thirty_kills_lose_nothing(tmp_path):
+def test_kills_lose_nothing(tmp_path):
     """kill -9 at random moments, while stepping, saving, exporting or writing the record"""
-    config = dataclasses.replace(TINY, steps=150)
-    (tmp_path / "calm").mkdir()
-    model = run(tmp_path / "calm", config)
-    [record] = records(tmp_path / "calm")
-    out, saved = tmp_path / "model.bin", tmp_path / "model.bin.ckpt"
-    r, kills, step, resumed = random.Random(0), 0, 0, 0
-    while kills < 30:
-        resumed += saved.exists()
-        with start(*(["--resume"] if saved.exists() else flags(config)), "--out", out) as process:
-            process.stdout.readline()                   # the headline: now it trains
-            try:
-                process.wait(r.uniform(0, 0.3))
-                assert process.returncode == 0, process.stderr.read()
-            except subprocess.TimeoutExpired:
-                process.kill()
-                kills += 1
-        if saved.exists():
-            assert step_saved(saved) >= step, "a step that was saved is never lost"
-            step = step_saved(saved)
-            assert step % 5 == 0
-        if out.exists():
-            assert out.read_bytes() == model, "it is whole, or it does not exist"
-            if not saved.exists():                      # finished: start again
-                out.unlink()
-                step = 0
-    assert resumed, "no kill came later than the first checkpoint"
-    if saved.exists():
-        assert run(tmp_path, config, resume=True) == model
-    for each in records(tmp_path):
-        assert {name for name in record if each[name] != record[name]} <= {"seconds"}
+    assert survive(tmp_path, random.Random(0), kills=10)["resumed"]
 
 
 def test_ctrl_c_saves_and_says_how_to_resume(tmp_path, undisturbed):
@@ -214,6 +186,25 @@ def test_resume_on_data_that_has_changed_is_refused(tmp_path, monkeypatch, line)
         train.main(["--resume", "--out", str(tmp_path / "model.bin")])
 
 
+@pytest.mark.parametrize("change", [
+    {"numpy": "1.26.0"}, {"blas": "OpenBLAS Zen"}, {"blas_threads": None}, {"simd": "SSE2"},
+])
+def test_resume_with_other_numerics_is_refused_unless_anyway(tmp_path, monkeypatch, change):
+    out, numerics = ["--out", str(tmp_path / "model.bin")], blas.numerics
+    signal_at(monkeypatch, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(blas, "numerics", lambda: numerics() | change)
+        assert train.main([*flags(TINY), *out]) == 130
+    [(name, value)] = change.items()
+    with pytest.raises(MinitronError, match=f"{name.replace('_', ' ')} {value}; .* --anyway"):
+        train.main(["--resume", *out])
+    assert step_saved(tmp_path / "model.bin.ckpt") == 3
+    assert train.main(["--resume", "--anyway", *out]) == 0
+    [record] = records(tmp_path)
+    now = {name: record[name] for name in numerics()}
+    assert record["numerics_before"] == [now | change] and now[name] != value
+
+
 def poison(monkeypatch, tensor):
     """Weights with one infinity, in layer 1 of a tensor."""
     def poisoned(config):
@@ -273,8 +264,8 @@ def test_record_is_complete(undisturbed):
     _, record = undisturbed
     assert list(record) == [
         "key", "version", "status", "config", "seed", "metrics", "curve", "reached", "steps",
-        "parameters", "flops", "tokens", "seconds", "scored_by", "threads", "commit", "python",
-        "numpy", "blas"]
+        "parameters", "flops", "tokens", "seconds", "scored_by", "threads",
+        "numerics_before", "commit", "python", "numpy", "simd", "blas", "blas_threads"]
     config = TINY.resolve()
     assert record["status"] == "ok" and record["steps"] == 20
     assert record["config"] == dataclasses.asdict(config)

@@ -132,7 +132,7 @@ WRONG = [
     ("--lr-floor 2", ["lr-floor 2", "use 0 to 1"]),
     ("--data {}/small.txt", ["small.txt", "--task text"]),
     ("--task text --data {}/nosuch.txt", ["nosuch.txt", "No such file"]),
-    ("--task text --data {}/folder", ["folder", "directory"]),
+    ("--task text --data {}/folder", ["folder", "not a regular file"]),
     ("--task text --data {}/empty.txt", ["empty.txt", "0 different characters", "at least 2"]),
     ("--task text --data {}/one.txt", ["one.txt", "1 different characters", "at least 2"]),
     ("--task text --data {}/many.txt",
@@ -238,7 +238,8 @@ def saved(tmp_path):
     """A checkpoint as small as they come: path, configuration, its weights."""
     config = Config(dim=2, layers=1, length=1, ffn_dim=0).resolve()
     p = init(config)
-    progress = {"step": 3, "solved": 0, "tokens": 9, "flops": 1.0, "seconds": 1.0, "curve": []}
+    progress = {"step": 3, "solved": 0, "tokens": 9, "flops": 1.0, "seconds": 1.0, "curve": [],
+                "numerics": []}
     checkpoint.save(tmp_path / "small.ckpt", config, "name", p, p, p, progress)
     return tmp_path / "small.ckpt", config, p
 
