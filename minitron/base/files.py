@@ -1,6 +1,7 @@
 """Writing files so that a crash, a full disk or a power cut never leaves half of one."""
 import contextlib
 import os
+import stat
 from pathlib import Path
 
 from .errors import MinitronError
@@ -31,6 +32,23 @@ def write_atomically(path, *parts):
         with contextlib.suppress(OSError):      # renamed, or never made
             temporary.unlink()
     sync_directory(path.parent)
+
+
+def read_regular(path, most=2**40):
+    """The bytes of a regular file of up to `most` bytes.  Raises MinitronError.
+
+    A pipe may hang for ever and a device never end; some files of /proc do, and have no size.
+    """
+    try:
+        about = os.stat(path)
+        if not stat.S_ISREG(about.st_mode):
+            raise MinitronError(f"{path}: not a regular file")
+        if about.st_size > most:
+            raise MinitronError(f"{path}: {about.st_size} bytes, but at most {most} are read")
+        with open(path, "rb") as file:
+            return file.read(about.st_size)
+    except (OSError, ValueError) as error:          # ValueError: a zero byte in the path
+        raise MinitronError(f"{path}: {getattr(error, 'strerror', error)}") from None
 
 
 def append_line(path, line):

@@ -327,7 +327,7 @@ def test_file_that_is_not_a_model_is_refused(command, addition, tmp_path, verb):
     (tmp_path / "bad.bin").write_bytes(content[:-3] + b"abc")
     (tmp_path / "text.bin").write_text("hello")
     reasons = {"short.bin": "1000 bytes", "bad.bin": "checksum", "nosuch.bin": "No such file",
-               "text.bin": "shorter than a header", "": "Is a directory"}
+               "text.bin": "shorter than a header", "": "not a regular file"}
     for name, reason in reasons.items():
         status, out, [complaint] = command(verb, tmp_path / name)
         assert status == 2 and out == []
