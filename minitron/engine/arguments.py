@@ -31,7 +31,8 @@ def whole(name, value, low=-math.inf, high=math.inf):
     if number is None or isinstance(value, bool):
         raise MinitronError(f"{name} {shown(value)} is not a whole number")
     if not low <= number <= high:
-        raise MinitronError(f"{name} {shown(number)} is out of range: use {low} to {high}")
+        limit = "or more" if high == math.inf else f"to {high}"
+        raise MinitronError(f"{name} {shown(number)} is out of range: use {low} {limit}")
     return number
 
 
@@ -86,7 +87,7 @@ def integers(name, values):
     for value in (array.min(initial=0), array.max(initial=0)):
         if not INT32[0] <= value <= INT32[1]:
             raise MinitronError(f"{name} {value} does not exist: it has more than 32 bits")
-    return np.ascontiguousarray(array, np.int32)
+    return np.asarray(array, np.int32, order="C")
 
 
 def as_array(name, values):

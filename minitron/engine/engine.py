@@ -443,7 +443,7 @@ class Engine:
         """generate, from lists of token ids to lists of token ids; stop: a token id for each
         prompt, -1 for none"""
         prompts = [self.prompt_tokens(prompt) for prompt in listed("prompts", prompts)]
-        steps, seed = check_steps(steps), whole("seed", seed)
+        steps, seed = limit(steps), whole("seed", seed)
         how = self.sampling(temperature, top_k, top_p, min_p)
         stop = None if stop is None else integers("stop token", stop)
         if stop is not None and stop.shape != (len(prompts),):
@@ -486,7 +486,7 @@ class Engine:
         busy until the iterator is exhausted, closed or deleted.
         """
         utf8 = codecs.getincrementaldecoder("utf-8")("replace") if isinstance(prompt, str) else None
-        steps, state = check_steps(steps), ffi.new("uint64_t *", whole("seed", seed) % 2**64)
+        steps, state = limit(steps), ffi.new("uint64_t *", whole("seed", seed) % 2**64)
         how = self.sampling(temperature, top_k, top_p, min_p)
         with closing(self.stream_tokens(self.prompt_tokens(prompt), steps, how, state)) as tokens:
             for token in tokens:
@@ -589,12 +589,9 @@ class Engine:
             other.result()          # raises its error
 
 
-def check_steps(steps):
-    """Steps as an int, None for no limit.  Raises MinitronError."""
-    if steps is not None and (steps := whole("steps", steps)) < 0:
-        raise MinitronError(
-            f"steps {steps} is negative: give the number of tokens to generate at the most")
-    return steps
+def limit(steps):
+    """Tokens to generate at most, None for no limit.  Raises MinitronError."""
+    return None if steps is None else whole("steps", steps, 0)
 
 
 def pointer(ctype, array):
