@@ -255,6 +255,13 @@ def test_heads_without_the_engine_are_the_same(command, addition, flags, monkeyp
         assert by_engine[head] == pytest.approx(scores, abs=0.11)           # printed to 0.1
 
 
+def test_heads_of_a_model_with_positions_of_its_own(command, others):
+    """Of random tokens they are counted, and the first line says so."""
+    status, lines, error = command("heads", others["markov"])
+    assert (status, error) == (0, []) and "at positions 0, 1, 2, ..." in lines[0]
+    assert len(scores_of(lines)) == 4
+
+
 @needs_matplotlib
 @pytest.mark.parametrize("ending, begins", [
     ("png", b"\x89PNG\r\n"), ("svg", b"<?xml"), ("pdf", b"%PDF"),
