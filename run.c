@@ -36,12 +36,14 @@
              8  u32       version, 1
             12  u32       dtype of the matrices, 0 = float32, 1 = int8
             16  u32 x 8   layers, dim, heads, kv_heads, head_dim, ffn_dim (0: none), vocab, context
-            48  u32       flags: 1 tied head, 2 norms on queries and keys, 4 linear attention
+            48  u32       flags: 1 tied head, 2 norms on queries and keys, 4 linear attention,
+                          8 rows begin with bos, 16 own positions, which the engine cannot count
             52  u32       bos, the token that stands for an empty prompt, or 2^32-1 for none
             56  u32       eos, the token at which generation stops, or 2^32-1 for none
             60  f32 x 3   rope_theta (0: no positions), norm_eps, temperature (advised)
             72  u64 x 4   bytes of the tokenizer, provenance and tensor blocks and of the file
-           104            zeros
+           104  u32 x 2   the fewest and the most tokens of a prompt in training, or 0 and 0
+           112            zeros
            240  u64 x 2   checksum
        tokenizer   u32 kind (1: longest match), u32 count (= vocab), then each token's piece: u32
                    length (0 to 256), bytes.  An empty piece cannot be written in a prompt; no two
@@ -88,6 +90,9 @@ typedef struct {                        // the header of the model file
     int32_t tied, qk_norm, linear;      // 0 or 1
     int32_t bos, eos;                   // token ids, or -1 for none
     int32_t int8;                       // 1: matrices of int8
+    int32_t begins_with_bos;            // 1: so did every training row
+    int32_t own_positions;              // 1: they are not 0, 1, 2 ...: they must be given
+    int32_t prompt_min, prompt_max;     // tokens of a prompt in training, or 0 and 0
     float rope_theta, norm_eps, temperature;
 } mt_config;
 
@@ -102,7 +107,7 @@ typedef struct {                        // how to choose the next token, see mt_
 enum { MT_OK = 0, MT_USAGE = 1, MT_FILE = 2, MT_MEMORY = 3, MT_RUN = 4 };
 
 // Raised whenever this block changes: mt_abi of an older library returns another number.
-enum { MT_ABI = 3 };
+enum { MT_ABI = 4 };
 int32_t mt_abi(void);
 
 // Load a model from a file, or from memory (which is copied).  Close it also after a failure.
@@ -119,9 +124,10 @@ const mt_config *mt_get_config(const mt_engine *engine);
 const char *mt_get_provenance(const mt_engine *engine, uint64_t *size);  // JSON, not 0-terminated
 uint64_t mt_parameters(const mt_engine *engine);
 
-// Threads that may share a large product, from the next mt_reset on; at most 256.  No effect on
-// bits.  Weights of fewer than MT_SMALL bytes stay in the caches: then it is faster to give each
-// thread a fork and sequences of its own.
+// Threads that may share a large product; at most 256.  Fewer at once, more from the next mt_reset
+// on.  OpenMP cannot start any in a process that fork() made: set 1 there.  No effect on bits.
+// Weights of fewer than MT_SMALL bytes stay in the caches: then it is faster to give each thread a
+// fork and sequences of its own.
 enum { MT_SMALL = 1 << 24 };
 void mt_set_threads(mt_engine *engine, int32_t threads);
 
@@ -753,7 +759,7 @@ static int32_t read_numbers(mt_engine *e, const uint8_t *p)
         {"dim", &c->dim, 1, 1 << 16},          {"heads", &c->heads, 1, 1 << 16},
         {"kv_heads", &c->kv_heads, 1, 1 << 16}, {"head_dim", &c->head_dim, 2, 1 << 16},
         {"ffn_dim", &c->ffn_dim, 0, 1 << 16},  {"vocab", &c->vocab, 2, 1 << 20},
-        {"context", &c->context, 1, 1 << 20},  {"flags", &flags, 0, 7},
+        {"context", &c->context, 1, 1 << 20},  {"flags", &flags, 0, 31},
         {"bos", &c->bos, 0, 0},                {"eos", &c->eos, 0, 0},     // high: below vocab
     };
     const struct { const char *name; float *value, low, high; } real[] = {
@@ -778,9 +784,16 @@ static int32_t read_numbers(mt_engine *e, const uint8_t *p)
     if (c->heads % c->kv_heads || c->head_dim % 2 || (int64_t)c->heads * c->head_dim > 1 << 16)
         return fail(e, MT_FILE, "%d heads of width %d do not fit together with %d key/value heads: "
                     "the file is damaged", c->heads, c->head_dim, c->kv_heads);
+    const uint32_t fewest = read_u32(p + 104), most = read_u32(p + 108);
+    if (fewest > most || most > 1 << 20 || (most && !fewest))
+        return fail(e, MT_FILE, "the header's prompts have %u to %u tokens: the file is damaged",
+                    fewest, most);
+    c->prompt_min = (int32_t)fewest, c->prompt_max = (int32_t)most;
     c->tied = flags & 1;
     c->qk_norm = flags >> 1 & 1;
     c->linear = flags >> 2 & 1;
+    c->begins_with_bos = flags >> 3 & 1;
+    c->own_positions = flags >> 4 & 1;
     e->L = (size_t)c->layers, e->D = (size_t)c->dim, e->F = (size_t)c->ffn_dim;
     e->H = (size_t)c->heads, e->G = (size_t)c->kv_heads, e->K = (size_t)c->head_dim;
     e->V = (size_t)c->vocab;
@@ -798,7 +811,7 @@ static int32_t read_header(mt_engine *e, const uint8_t *p, uint64_t size, sizes 
         return fail(e, MT_FILE, "the file's version is %u, but this engine reads version 1: "
                     "train again, or use a matching run.c", read_u32(p + 8));
     if (read_numbers(e, p)) return MT_FILE;
-    for (int i = 104; i < 240; i++)
+    for (int i = 112; i < 240; i++)
         if (p[i]) return fail(e, MT_FILE, "byte %d of the header is %u, but must be 0", i, p[i]);
 
     *block = (sizes){read_u64(p + 72), read_u64(p + 80), read_u64(p + 88), read_u64(p + 96)};
@@ -1294,6 +1307,7 @@ enum { MAX_THREADS = 256 };
 void mt_set_threads(mt_engine *e, int32_t threads)
 {
     e->threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
+    if (e->team > (size_t)e->threads) e->team = (size_t)e->threads;
 }
 
 int32_t mt_fork(mt_engine *e, mt_engine **fork)
@@ -1388,6 +1402,9 @@ static int32_t check_tokens(mt_engine *e, int32_t count, const int32_t *tokens,
                             const int32_t *sequences, const int32_t *positions)
 {
     if (count < 0) return fail(e, MT_USAGE, "count is %d, but must be at least 0", count);
+    if (e->config.own_positions && !positions)
+        return fail(e, MT_USAGE, "this model was trained with positions of its own: give "
+                    "positions, or use python -m minitron eval");
     int32_t status = MT_OK, i = 0;
     for (; i < count && !status; i++) {
         const int32_t b = sequences ? sequences[i] : 0, vocab = e->config.vocab;

@@ -296,7 +296,7 @@ def measure_model(path, threads):
 
         def prefill():
             engine.rewind(0)
-            engine.forward_into(logits, tokens, None, None, last)
+            engine.forward_into(engine.handle, logits, tokens, None, None, last)
 
         first, to = pointer("int32_t[]", tokens), pointer("float[]", logits)
         each = [first + i for i in range(count)]

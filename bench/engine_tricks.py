@@ -57,7 +57,7 @@ def speeds(folder, threads, lib, forks=True):
     with mock.patch("minitron.engine.engine.library", lambda: lib):
         engines = {"model.bin": Engine(folder / "model.bin", threads)}
     if not forks:
-        engines["model.bin"].workers = lambda tasks: [engines["model.bin"]]
+        engines["model.bin"].workers = lambda handle, tasks: [handle]
     every = bench_engine.contenders(SHAPE, threads, folder, engines)
     return {name: every[name] for name in ("decode", "score", "generate")}
 

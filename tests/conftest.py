@@ -20,11 +20,11 @@ def build(tmp_path):
     engines = []
 
     def build(config, seed=0, pieces=None, context=64, bos=None, eos=None, threads=1,
-              dtype=FLOAT32, p=None):
+              dtype=FLOAT32, p=None, **about):
         p, path = random_weights(config, seed) if p is None else p, tmp_path / f"{len(engines)}.bin"
         tokens = range(config.vocab)
         pieces = pieces or [token.to_bytes(1 + (token > 255), "big") for token in tokens]
-        vocabulary = Vocabulary(pieces, context, bos, eos, 1.0)
+        vocabulary = Vocabulary(pieces, context, bos, eos, 1.0, **about)
         path.write_bytes(model_bytes(config, p, vocabulary, {}, dtype))
         engines.append(Engine(path, threads))
         return engines[-1], p if dtype == FLOAT32 else read_model(path)[1]

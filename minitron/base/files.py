@@ -3,6 +3,7 @@ import contextlib
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
 
 from .errors import MinitronError
@@ -119,6 +120,23 @@ def take_lock(file, path):
         raise MinitronError(f"{path} is being written by {owner}: choose another --out") from None
     except OSError:                             # a file system without locks
         pass
+
+
+def read_regular(path, most=2**40):
+    """The bytes of a regular file of up to `most` bytes.  Raises MinitronError.
+
+    A pipe may hang for ever and a device never end; some files of /proc do, and have no size.
+    """
+    try:
+        about = os.stat(path)
+        if not stat.S_ISREG(about.st_mode):
+            raise MinitronError(f"{path}: not a regular file")
+        if about.st_size > most:
+            raise MinitronError(f"{path}: {about.st_size} bytes, but at most {most} are read")
+        with open(path, "rb") as file:
+            return file.read(about.st_size)
+    except (OSError, ValueError) as error:          # ValueError: a zero byte in the path
+        raise MinitronError(f"{path}: {getattr(error, 'strerror', error)}") from None
 
 
 def append_line(path, line):

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.errors import MinitronError
-from ..base.files import write_atomically
+from ..base.files import read_regular, write_atomically
 from ..model.config import LIMITS, WIDEST, ModelConfig, float32_decimal
 from ..model.params import Params, shapes
 
 MAGIC, VERSION, HEADER = b"minitron", 1, 256
-FIELDS = struct.Struct("<8s13I3f4Q")            # bytes 0..103 of the header
+FIELDS = struct.Struct("<8s13I3f4Q2I")          # bytes 0..111 of the header
 RESERVED = slice(FIELDS.size, 240)              # zeros
 CHECKSUM = slice(30, 32)                        # its two u64 words
 DIMENSIONS = ("layers", "dim", "heads", "kv_heads", "head_dim", "ffn_dim", "vocab")
-TIED, QK_NORM, LINEAR = 1, 2, 4                 # flags
+TIED, QK_NORM, LINEAR, BEGINS_WITH_BOS, OWN_POSITIONS = 1, 2, 4, 8, 16      # flags
 NO_TOKEN = 2**32 - 1                            # bos or eos of a model without one
 MAX_CONTEXT, MAX_PIECE = 2**20, 256             # tokens, bytes
 FLOAT32, INT8 = 0, 1                            # dtype of the matrices
@@ -35,6 +35,10 @@ class Vocabulary:
     bos: int | None         # stands for an empty prompt
     eos: int | None         # ends a generation
     temperature: float      # recommended for sampling
+    begins_with_bos: bool = False       # so did every row of training
+    own_positions: bool = False         # they are not 0, 1, 2, ...: they must be given
+    prompt_min: int = 0     # the fewest tokens of a prompt in training, and the most; 0: not said
+    prompt_max: int = 0
 
 
 # ---- int8 ----------------------------------------------------------------------------------------
@@ -125,11 +129,13 @@ def header_bytes(config, vocabulary, dtype, sizes):
     """The first 256 bytes, with zeros for the checksum"""
     v = vocabulary
     flags = (TIED * config.tied + QK_NORM * config.qk_norm
-             + LINEAR * (config.attention == "linear"))
+             + LINEAR * (config.attention == "linear")
+             + BEGINS_WITH_BOS * v.begins_with_bos + OWN_POSITIONS * v.own_positions)
     bos, eos = (NO_TOKEN if token is None else token for token in (v.bos, v.eos))
     fields = FIELDS.pack(
         MAGIC, VERSION, dtype, *(getattr(config, name) for name in DIMENSIONS), v.context,
-        flags, bos, eos, config.rope_theta, config.norm_eps, v.temperature, *sizes)
+        flags, bos, eos, config.rope_theta, config.norm_eps, v.temperature, *sizes,
+        v.prompt_min, v.prompt_max)
     return fields.ljust(HEADER, b"\0")
 
 
@@ -158,12 +164,7 @@ def read_model(path):
     The weights of an int8 file are dequantized.  Raises MinitronError where run.c would refuse.
     """
     try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise MinitronError(f"{path}: {error.strerror}") from None
-    try:
-        return parse_model(content)
+        return parse_model(read_regular(path))
     except ValueError as error:
         raise MinitronError(f"{path}: {error}") from None
 
@@ -173,7 +174,7 @@ def parse_model(content):
 
     Raises ValueError.
     """
-    dtype, config, (context, bos, eos, temperature), sizes = parse_header(content)
+    dtype, config, about, sizes = parse_header(content)
     tokenizer, provenance, tensors = split_blocks(content, *sizes)
     require(len(tensors) == tensor_size(config, dtype),
             "the tensor block does not fit the dimensions")
@@ -182,12 +183,12 @@ def parse_model(content):
 
     pieces = parse_tokenizer(tokenizer, config.vocab)
     require(all(32 <= byte < 127 for byte in provenance), "the provenance is not printable ASCII")
-    vocabulary = Vocabulary(pieces, context, bos, eos, temperature)
+    vocabulary = Vocabulary(pieces, **about)
     return config, parse_tensors(tensors, config, dtype), vocabulary, parse_provenance(provenance)
 
 
 def parse_header(content):
-    """The first 256 bytes -> dtype, ModelConfig, (context, bos, eos, temperature), block sizes
+    """The first 256 bytes -> dtype, ModelConfig, {field: value} of Vocabulary, block sizes
 
     Raises ValueError.
     """
@@ -197,16 +198,19 @@ def parse_header(content):
     require(version == VERSION, f"version {version}, expected {VERSION}")
     require(dtype in (FLOAT32, INT8), f"dtype {dtype}, expected 0, float32, or 1, int8")
     numbers = dict(zip(DIMENSIONS, fields))
-    context, flags, bos, eos, theta, eps, temperature, *sizes = fields[len(DIMENSIONS):]
+    context, flags, bos, eos, theta, eps, temperature, *sizes, fewest, most = fields[
+        len(DIMENSIONS):]
     check_dimensions(**numbers)
     require(1 <= context <= MAX_CONTEXT, f"context {context} is out of range")
-    require(flags < 8, f"flags {flags} are unknown")
+    require(flags < 32, f"flags {flags} are unknown")
     for name, token in (("bos", bos), ("eos", eos)):
         require(token == NO_TOKEN or token < numbers["vocab"],
                 f"{name} {token} is not in the vocabulary")
     require(0 <= theta <= np.float32(1e12), f"rope_theta {theta} is out of range")
     require(0 < eps <= 1, f"norm_eps {eps} is out of range")
     require(0 <= temperature <= 100, f"temperature {temperature} is out of range")
+    require(fewest <= most <= MAX_CONTEXT and bool(fewest) == bool(most),
+            f"prompts of {fewest} to {most} tokens are out of range")
     require(not any(content[RESERVED]), "the header's reserved bytes are not zero")
 
     config = ModelConfig(
@@ -214,7 +218,12 @@ def parse_header(content):
         tied=bool(flags & TIED), qk_norm=bool(flags & QK_NORM),
         attention="linear" if flags & LINEAR else "softmax")
     bos, eos = (None if token == NO_TOKEN else token for token in (bos, eos))
-    return dtype, config, (context, bos, eos, float32_decimal(temperature)), sizes
+    about = {"context": context, "bos": bos, "eos": eos,
+             "temperature": float32_decimal(temperature),
+             "begins_with_bos": bool(flags & BEGINS_WITH_BOS),
+             "own_positions": bool(flags & OWN_POSITIONS),
+             "prompt_min": fewest, "prompt_max": most}
+    return dtype, config, about, sizes
 
 
 def check_dimensions(**numbers):

@@ -1,12 +1,19 @@
-"""A model file to be measured, with the task that it was trained on."""
+"""A model file to be measured, with the task that it was trained on.
+
+The file may be anyone's: a task or a text that it names by a path is used only if its content is
+that of the training run.  A path on the command line is the user's own wish.
+"""
 import dataclasses
+import hashlib
+import os
 import types
 import typing
 
 import numpy as np
 
-from ..base.environment import available_cpus
+from ..base.cli import flag
 from ..base.errors import MinitronError
+from ..base.files import read_regular
 from ..data import tasks
 from ..data.config import Config
 from ..engine.engine import Engine, EngineMissing
@@ -16,32 +23,49 @@ from . import evaluate, heads
 # Fields of Config that flags of eval and heads may set.
 TASK_FIELDS = ("task", "variant", "options", "data", "train_fraction", "positions",
                "position_range", "seed", "test_items")
+FILES = ("task", "data")    # of these, may be paths
+LARGEST_FILE = 2**30        # bytes of a file that a model names
 
 
 class LoadedModel:
     """A model file, run by run.c, or by NumPy if the engine is not built.
 
-    score is a scorer (evaluate.py); attention(tokens (B, T), positions) -> weights (L, B, H, T, T).
+    A number that is not finite raises MinitronError: the largest of such logits would be called an
+    answer.
     """
 
     def __init__(self, path):
+        self.path = path
         self.config, self.p, self.vocabulary, self.provenance = read_model(path)
         try:
-            self.engine = Engine(path, threads=available_cpus())
-            self.score = evaluate.engine_scorer(self.engine)
-            self.attention = self.attention_by_engine
+            self.engine = Engine(path)
+            self.scorer = evaluate.engine_scorer(self.engine)
         except EngineMissing:
-            self.score = evaluate.numpy_scorer(self.p, self.config)
-            self.attention = self.attention_by_numpy
+            self.engine, self.scorer = None, evaluate.numpy_scorer(self.p, self.config)
 
-    def attention_by_engine(self, tokens, positions):
-        c = self.config
-        weights = [[self.engine.attention(tokens, layer, head, positions)
-                    for head in range(c.heads)] for layer in range(c.layers)]
-        return np.array(weights).swapaxes(1, 2)
+    def score(self, inputs, scored, positions):
+        """A scorer (evaluate.py)"""
+        with np.errstate(all="ignore"):
+            return self.finite("logits", self.scorer(inputs, scored, counted(inputs, positions)))
 
-    def attention_by_numpy(self, tokens, positions):
-        return heads.attention_weights(self.p, self.config, tokens, positions)
+    def attention(self, tokens, positions):
+        """Attention weights (L, B, H, T, T)      tokens (B, T), positions (B, T) or None"""
+        c, positions = self.config, counted(tokens, positions)
+        if self.engine is None:
+            with np.errstate(all="ignore"):
+                weights = heads.attention_weights(self.p, c, tokens, positions)
+        else:
+            weights = np.array([[self.engine.attention(tokens, layer, head, positions)
+                                 for head in range(c.heads)] for layer in range(c.layers)])
+            weights = weights.swapaxes(1, 2)
+        return self.finite("attention weights", weights)
+
+    def finite(self, name, numbers):
+        """The same numbers.  Raises MinitronError if one is not finite."""
+        if not np.isfinite(numbers).all():
+            raise MinitronError(f"{self.path}: {name} are not finite, so there is nothing to "
+                                "measure: the model's weights have overflowed")
+        return numbers
 
     def task_config(self, flags):
         """-> the resolved Config of the model's run, changed by flags, {field: value}; its task
@@ -55,6 +79,7 @@ class LoadedModel:
             saved = {}
         elif flags.get("variant", saved.get("variant")) != saved.get("variant"):
             saved |= {"options": None}
+        self.check_files(saved, flags)
         shape = {field.name: getattr(self.config, field.name)
                  for field in dataclasses.fields(self.config)}
         config = Config(**saved | shape | {"vocab": None} | flags).resolve()
@@ -65,6 +90,34 @@ class LoadedModel:
                                 f"{len(self.vocabulary.pieces)}: name the --task and --options of "
                                 "its training")
         return config, task
+
+    def check_files(self, saved, flags):
+        """Raises MinitronError where a file that is named should not be read, or run.
+
+        saved: {field: value} of Config in the model file
+        """
+        version = str(self.provenance.get("task")) if isinstance(self.provenance, dict) else ""
+        for name in FILES:
+            path = flags.get(name, saved.get(name))
+            if path is None or name == "task" and not tasks.is_file(path):
+                continue
+            if name in flags:
+                if os.path.exists(path) and not os.path.isfile(path):
+                    raise MinitronError(f"{name} {path} is not a regular file: copy it into one")
+                continue
+            try:
+                content = read_regular(path, LARGEST_FILE)
+            except MinitronError as error:
+                raise MinitronError(f"{name} {error}; name yours with {flag(name)}") from None
+            if hashlib.sha256(content).hexdigest()[:12] not in version.split():
+                raise MinitronError(f"{name} {path} is not the file that the model was trained on: "
+                                    f"name yours with {flag(name)}")
+
+
+def counted(tokens, positions):
+    """Positions (B, T), 0, 1, 2, ... where they are None: a model with its own wants them given"""
+    return np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape) if positions is None \
+        else positions
 
 
 def saved_fields(provenance):

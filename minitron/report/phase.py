@@ -223,9 +223,9 @@ def chance(diagram, x):
 
 
 def moved_settings(diagram):
-    """{field of Config: its values, sorted} that differ between cells and are no dial of the diagram
+    """{field of Config: its values, sorted}: those that differ between cells and are not dials
 
-    Such as --lr, which follows dim by default.  Fields that only say what another does are left out.
+    Such as lr, which follows dim by default.  Fields that only say what another does are left out.
     """
     dials = {diagram.y, diagram.x, *diagram.fixed, *SAME_AS_OTHERS}
     searched = any(cell.scores_by_rate for cell in diagram.cells.values())

@@ -5,6 +5,7 @@ Next: train.py, the loop; measure/evaluate.py, the metrics.
 import contextlib
 import dataclasses
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..base.cli import dashed
 from ..base.environment import available_cpus
 from ..base.errors import MinitronError
 from ..base.files import locked
+from ..base.rng import GALLERY, Random
 from ..data import batches, tasks
 from ..data.config import Config, split_hash, with_hash
 from ..engine import model_file
@@ -27,6 +29,7 @@ from . import checkpoint
 
 HELD_OUT_TOKENS = 2**13     # scored at each evaluation during training: the work of about two steps
 SOLVED_EXACT = 0.999        # exact match that solves a task, at two evaluations in a row
+SAMPLE = 64                 # rows of each length that tell what prompts look like
 
 
 class Diverged(MinitronError):
@@ -227,11 +230,42 @@ def finish_run(run):
 
 def export_model(run):
     """Write the model file."""
-    task, eos = run.task, len(run.task.pieces) - 1 if run.task.ends else None
-    vocabulary = model_file.Vocabulary(task.pieces, task.context, task.bos, eos, task.temperature)
-    provenance = {"key": run.key, "task": task.version, "example": batches.example(task)[0],
+    provenance = {"key": run.key, "task": run.task.version,
                   "config": dataclasses.asdict(run.config)}
-    model_file.write_model(run.out, run.config, run.p, vocabulary, provenance)
+    example = batches.example(run.task)[0]
+    if re.fullmatch(r"[ !#-&(-\[\]-~]+", example):         # can be typed between any quotes
+        provenance["example"] = example
+    model_file.write_model(run.out, run.config, run.p, vocabulary(run.config, run.task),
+                           provenance)
+
+
+def vocabulary(config, task):
+    """The part of a model file that says how the model must be asked"""
+    begins, sizes = training_prompts(task)
+    return model_file.Vocabulary(
+        task.pieces, task.context, task.bos, len(task.pieces) - 1 if task.ends else None,
+        task.temperature, begins_with_bos=begins, own_positions=config.positions != "plain",
+        prompt_min=min(sizes), prompt_max=max(sizes))
+
+
+def training_prompts(task):
+    """Whether all rows of training begin with bos; {tokens of a prompt} in them, {0} if any will do
+
+    A prompt ends where an answer begins, or at a label; any beginning of a text is one.  As SAMPLE
+    rows of each length show.
+    """
+    begins, sizes = task.bos is not None, set()
+    for length in task.lengths:
+        tokens, answer = task.draw(Random(GALLERY), length, SAMPLE, "train")
+        inputs, targets = batches.shift(task, tokens, answer, score_end=False)
+        ends = targets >= 0                                                         # (B, T)
+        if answer.dtype == bool:
+            ends[:, 1:] &= targets[:, :-1] < 0
+            if ends[:, 0].any():
+                sizes.add(0)
+        sizes |= {int(t) + 1 for t in np.flatnonzero(ends.any(axis=0))}
+        begins &= bool((inputs[:, 0] == task.bos).all())
+    return begins, {0} if 0 in sizes else sizes
 
 
 def final_metrics(run):

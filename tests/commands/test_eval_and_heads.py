@@ -5,6 +5,7 @@ Every mistake ends in one line.
 import builtins
 import dataclasses
 import importlib.util
+import os
 import random
 import re
 import sys
@@ -254,6 +255,13 @@ def test_heads_without_the_engine_are_the_same(command, addition, flags, monkeyp
         assert by_engine[head] == pytest.approx(scores, abs=0.11)           # printed to 0.1
 
 
+def test_heads_of_a_model_with_positions_of_its_own(command, others):
+    """Of random tokens they are counted, and the first line says so."""
+    status, lines, error = command("heads", others["markov"])
+    assert (status, error) == (0, []) and "at positions 0, 1, 2, ..." in lines[0]
+    assert len(scores_of(lines)) == 4
+
+
 @needs_matplotlib
 @pytest.mark.parametrize("ending, begins", [
     ("png", b"\x89PNG\r\n"), ("svg", b"<?xml"), ("pdf", b"%PDF"),
@@ -265,6 +273,96 @@ def test_picture(command, addition, tmp_path, ending, begins, flags):
     assert (status, error) == (0, []) and lines[-1].startswith(f"{picture}: ")
     content = picture.read_bytes()
     assert content.startswith(begins) and len(content) > 5000
+
+
+# ---- numbers that are not finite, and files that a model names -----------------------------------
+
+
+@pytest.mark.parametrize("engine", [pytest.param(True, marks=needs_engine), False])
+@pytest.mark.parametrize("weight", [np.nan, np.inf, 1e38])
+@pytest.mark.parametrize("words", ["eval", "eval --length 1", "heads", "heads --task addition"])
+def test_a_model_that_has_overflowed_is_not_measured(command, addition, tmp_path, monkeypatch,
+                                                     words, weight, engine):
+    """argmax of NaN is token 0, which is right now and then."""
+    config, p, vocabulary, provenance = export.read_model(addition[0])
+    p.wqkv[:] = weight
+    p.norm1[:] = 1e38
+    export.write_model(tmp_path / "model.bin", config, p, vocabulary, provenance)
+    if not engine:
+        remove_engine(monkeypatch)
+    verb, *flags = words.split()
+    status, out, [complaint] = command(verb, tmp_path / "model.bin", *flags)
+    assert status == 2 and len(out) <= 1 and "%" not in "".join(out)
+    assert "not finite, so there is nothing to measure" in complaint
+
+
+OWN_TASK = """
+from pathlib import Path
+from minitron.tasks import join
+LENGTHS, VOCAB = (1, 3), "0123456789=" + SPARE
+Path(__file__).with_suffix(".ran").touch()
+def sample(rng, length, batch, variant):
+    digits = rng.integers(0, 10, (batch, 1))
+    return join(VOCAB, digits, "=", [digits])
+"""
+
+
+def test_a_task_file_is_run_only_if_it_is_that_of_the_training(command, tmp_path):
+    path, ran = tmp_path / "own.py", tmp_path / "own.ran"
+    path.write_text(OWN_TASK.replace("SPARE", "'+'"))
+    config = Config(task=str(path), dim=4, layers=1, length=1, steps=1, test_items=5)
+    train.train(config, tmp_path / "model.bin", quiet=True)
+    ran.unlink()
+    for verb in ("eval", "heads"):          # unchanged; random tokens need no task
+        assert command(verb, tmp_path / "model.bin")[::2] == (0, [])
+
+    path.write_text(OWN_TASK.replace("SPARE", "'-'"))
+    ran.unlink(missing_ok=True)
+    status, out, [complaint] = command("eval", tmp_path / "model.bin")
+    assert (status, out) == (2, []) and not ran.exists()
+    assert f"task {path} is not the file that the model was trained on" in complaint
+    assert "--task" in complaint
+    assert command("eval", tmp_path / "model.bin", "--seed", "1")[0] == 2 and not ran.exists()
+    command("eval", tmp_path / "model.bin", "--task", path)         # the user's own wish
+    assert ran.exists()
+
+
+def test_a_text_is_read_only_if_it_is_that_of_the_training(command, tmp_path):
+    data, model = tmp_path / "text.txt", tmp_path / "model.bin"
+    data.write_text("to be or not to be " * 50)
+    config = Config(task="text", data=str(data), dim=4, layers=1, length=8, steps=1, test_items=5)
+    train.train(config, model, quiet=True)
+    assert command("eval", model)[::2] == (0, [])
+    data.write_text("not to be or to be " * 50)
+    status, out, [complaint] = command("eval", model)
+    assert (status, out) == (2, []) and "is not the file that the model was trained on" in complaint
+    assert command("eval", model, "--data", data)[::2] == (0, [])
+    data.unlink()
+    status, _, [complaint] = command("eval", model)
+    assert status == 2 and "No such file" in complaint and "name yours with --data" in complaint
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin", "pipe", ".", "large"])
+@pytest.mark.parametrize("name", ["data", "task"])
+def test_what_is_not_a_regular_file_is_not_read(command, addition, tmp_path, name, path):
+    os.mkfifo(tmp_path / "pipe")
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(2**40)
+    path = str(tmp_path / path)             # joined with an absolute one that is itself
+    if name == "task":
+        os.symlink(path, tmp_path / "own.py")
+        path = str(tmp_path / "own.py")
+    config = {"task": "text"} | {name: path}
+    model = rewritten(addition[0], tmp_path / "model.bin", {"config": config, "task": "text 1 ab"})
+    status, out, [complaint] = command("eval", model)
+    assert (status, out) == (2, []) and path in complaint
+    assert "not a regular file" in complaint or "at most 1073741824 are read" in complaint
+    if "large" not in path and "large" not in os.path.realpath(path):
+        given = ["--task", path] if name == "task" else ["--task", "text", "--data", path]
+        status, _, [complaint] = command("eval", model, *given)
+        assert status == 2 and "not a regular file" in complaint
+    status, _, [complaint] = command("eval", tmp_path / "pipe")
+    assert status == 2 and "not a regular file" in complaint
 
 
 # ---- mistakes ------------------------------------------------------------------------------------
@@ -327,7 +425,7 @@ def test_file_that_is_not_a_model_is_refused(command, addition, tmp_path, verb):
     (tmp_path / "bad.bin").write_bytes(content[:-3] + b"abc")
     (tmp_path / "text.bin").write_text("hello")
     reasons = {"short.bin": "1000 bytes", "bad.bin": "checksum", "nosuch.bin": "No such file",
-               "text.bin": "shorter than a header", "": "Is a directory"}
+               "text.bin": "shorter than a header", "": "not a regular file"}
     for name, reason in reasons.items():
         status, out, [complaint] = command(verb, tmp_path / name)
         assert status == 2 and out == []

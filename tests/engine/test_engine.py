@@ -288,6 +288,50 @@ def test_empty_prompt_is_bos(build):
             without.generate(prompts)
 
 
+def test_text_begins_with_bos_if_each_row_of_training_did(build):
+    engine, _ = build(SMALL, pieces=LETTERS, bos=6, begins_with_bos=True)
+    plain, _ = build(SMALL, pieces=LETTERS, bos=6)
+    tokens = {"ab": [6, 0, 1], "gab": [6, 0, 1], "": [6], "g": [6], "abg": [6, 0, 1, 6],
+              b"ab": [6, 0, 1]}
+    for text, prompt in tokens.items():
+        assert engine.prompt_tokens(text) == prompt
+        expected = plain.decode(plain.generate_tokens([prompt], seed=1)[0])
+        if isinstance(text, str):
+            expected = expected.decode()
+        assert engine.generate(text, seed=1) == expected
+        assert engine.generate([text], seed=1) == [expected]
+        assert type(expected)().join(engine.stream(text, seed=1)) == expected
+        for tail in ("cd", "g"):            # nothing is put before a continuation
+            [found], [expected_scores] = engine.logprobs([text], [tail]), plain.logprobs(
+                [prompt], [tail])
+            assert np.array_equal(bits(found), bits(expected_scores)) and len(found) == len(tail)
+    # tokens are taken as they are
+    assert engine.generate_tokens([[0, 1]], seed=1) == plain.generate_tokens([[0, 1]], seed=1)
+    assert engine.encode("ab") == [0, 1]
+    assert engine.prompt_tokens("a" * 63) == [6] + [0] * 63
+    refused("65 tokens is longer than the model's context of 64", engine.generate, "a" * 64)
+
+
+def test_a_model_with_positions_of_its_own_wants_them_given(build):
+    engine, _ = build(SMALL, pieces=LETTERS, own_positions=True)
+    plain, _ = build(SMALL, pieces=LETTERS)
+    tokens, ids = [[1, 2, 3]], [[0, 1, 2]]
+    engine.reset(1, 4)
+    for call in (lambda: engine.generate("ab"), lambda: list(engine.stream("ab")),
+                 lambda: engine.logprobs(["a"], ["b"]), lambda: engine.logits(tokens),
+                 lambda: engine.attention(tokens, 0, 0)):
+        refused("trained with positions of its own: give positions, or use python -m minitron eval",
+                call)
+    engine.reset(1, 4)
+    refused("positions of its own", engine.forward, [1])
+    refused("positions of its own", engine.score, [1], [2])
+    assert engine.length() == 0
+    assert np.array_equal(bits(engine.forward([1], positions=[0])), bits(plain.logits([[1]])[0]))
+    assert np.array_equal(bits(engine.logits(tokens, ids)), bits(plain.logits(tokens)))
+    assert np.array_equal(bits(engine.attention(tokens, 1, 0, ids)),
+                          bits(plain.attention(tokens, 1, 0)))
+
+
 def test_str_gives_str_and_bytes_bytes(build):
     engine, _ = build(SMALL,
                       pieces=[b"a", b"b", b"\xc3\xa9", b"\xff", b"\xe6\x97\xa5", b"\x00", b"",
@@ -380,7 +424,7 @@ def test_more_tokens_than_fit(letters):
                 letters.reset, sequences, context)
     refused("no memory", letters.reset, 2**31 - 1, 2**31 - 1)
     # the failed reset has left no room at all
-    refused("sequence 0 does not exist", letters.forward, [0])
+    refused("no sequences: call reset", letters.forward, [0])
 
 
 @pytest.mark.parametrize("tokens", [[], [[]], [1, 2], [[[1]]], [[1, 2], [3]]])
@@ -401,7 +445,7 @@ def test_what_is_not_a_whole_number(letters, values):
 @pytest.mark.parametrize("values", [[], [0], [0, 0, 0], [[0, 0], [0, 0]]])
 def test_arguments_of_another_length(letters, name, values):
     letters.reset(1, 4)
-    refused("for 2 tokens: give one each", letters.forward, [0, 1], **{name: values})
+    refused("give one each", letters.forward, [0, 1], **{name: values})
 
 
 def test_positions_of_another_shape(letters):

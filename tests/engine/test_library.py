@@ -115,9 +115,9 @@ def test_score_refuses(letters):
     refused("sequence 1", letters.score, [0, 1], [0, 1], [0, 1])
     refused("longer than the context of 4", letters.score, [0] * 5, [0] * 5)
     for values in BAD_SHAPES:
-        refused("for 2 tokens: give one each", letters.score, [0, 1], values)
-        refused("for 2 tokens: give one each", letters.score, [0, 1], [0, 1], values)
-        refused("for 2 tokens: give one each", letters.score, [0, 1], [0, 1], None, values)
+        refused("give one each", letters.score, [0, 1], values)
+        refused("give one each", letters.score, [0, 1], [0, 1], values)
+        refused("give one each", letters.score, [0, 1], [0, 1], None, values)
     assert letters.length() == 0
     letters.close()
     refused("closed", letters.score, [0], [0])
@@ -262,8 +262,8 @@ def test_room_that_no_machine_has(letters):
     refused("no memory for 2147483647 sequences of 2147483647 tokens", letters.reset, 2**31 - 1,
             2**31 - 1)
     assert letters.length() == -1
-    refused("sequence 0 does not exist", letters.score, [1], [1])
-    refused("sequence 0 does not exist", letters.rewind, 0)
+    refused("no sequences: call reset", letters.score, [1], [1])
+    refused("no sequences: call reset", letters.rewind, 0)
     assert np.array_equal(bits(letters.logits([[1, 2, 3]])), bits(before))
 
 

@@ -32,7 +32,8 @@ HEADER = {      # the comment in run.c: offset -> format, name
     60: ("f", "rope_theta"), 64: ("f", "norm_eps"), 68: ("f", "temperature"),
     72: ("Q", "tokenizer_size"), 80: ("Q", "provenance_size"), 88: ("Q", "tensor_size"),
     96: ("Q", "file_size"),
-    104: ("136s", "zeros"), 240: ("Q", "checksum_a"), 248: ("Q", "checksum_b"),
+    104: ("I", "prompt_min"), 108: ("I", "prompt_max"),
+    112: ("128s", "zeros"), 240: ("Q", "checksum_a"), 248: ("Q", "checksum_b"),
 }
 # Skipped only if the engine was never built: a stale or broken library has to fail.
 needs_engine = pytest.mark.skipif(not any(ROOT.glob("build/libminitron.*")),
@@ -53,7 +54,10 @@ def random_model(seed):
                 for token in rng.integers(-config.vocab, config.vocab, 2))
     context, temperature = int(rng.integers(1, 2**20 + 1)), round(float(rng.uniform(0, 100)), 4)
     provenance = {"seed": seed, "text": "\u00e9\n\"\x7f", "list": [None, True, 1.5]}
-    return config, p, Vocabulary(pieces, context, bos, eos, temperature), provenance
+    begins, own = (bool(flag) for flag in rng.integers(0, 2, 2))
+    prompts = sorted(map(int, rng.integers(1, 2**20 + 1, 2))) if rng.random() < 0.5 else (0, 0)
+    vocabulary = Vocabulary(pieces, context, bos, eos, temperature, begins, own, *prompts)
+    return config, p, vocabulary, provenance
 
 
 def floats_of(config, vocabulary):
@@ -97,9 +101,12 @@ def test_the_file_is_as_run_c_describes_it(seed):
     for name in DIMENSIONS:
         assert header[name] == getattr(config, name)
     assert header["magic"] == b"minitron" and (header["version"], header["dtype"]) == (1, 0)
-    assert header["zeros"] == bytes(136)
-    assert header["flags"] == config.tied + 2 * config.qk_norm + 4 * (config.attention == "linear")
-    assert header["context"] == vocabulary.context
+    assert header["zeros"] == bytes(128)
+    flags = (config.tied, config.qk_norm, config.attention == "linear",
+             vocabulary.begins_with_bos, vocabulary.own_positions)
+    assert header["flags"] == sum(flag << i for i, flag in enumerate(flags))
+    for name in ("context", "prompt_min", "prompt_max"):
+        assert header[name] == getattr(vocabulary, name)
     for name, token in (("bos", vocabulary.bos), ("eos", vocabulary.eos)):
         assert header[name] == (NONE if token is None else token)
     assert [header[name] for name in ("rope_theta", "norm_eps", "temperature")] == floats_of(
@@ -179,8 +186,8 @@ def starts(content):
 
 
 MUTATIONS = {
-    "header": lambda rng, content: flip(rng, content, 0, 104),
-    "reserved": lambda rng, content: flip(rng, content, 104, 256),
+    "header": lambda rng, content: flip(rng, content, 0, 112),
+    "reserved": lambda rng, content: flip(rng, content, 112, 256),
     "tokenizer": lambda rng, content: flip(rng, content, *starts(content)[:2]),
     "provenance": lambda rng, content: flip(rng, content, *starts(content)[1:]),
     "tensors": lambda rng, content: flip(rng, content, starts(content)[2], len(content)),
@@ -229,7 +236,8 @@ def compare(engine, config, p, vocabulary, provenance):
     for name in (*DIMENSIONS, "tied", "qk_norm"):
         assert engine.config[name] == getattr(config, name)
     assert engine.config["linear"] == (config.attention == "linear")
-    assert engine.config["context"] == vocabulary.context
+    for name in ("context", "begins_with_bos", "own_positions", "prompt_min", "prompt_max"):
+        assert engine.config[name] == getattr(vocabulary, name)
     assert [engine.config[name] for name in ("bos", "eos")] == [
         -1 if token is None else token for token in (vocabulary.bos, vocabulary.eos)]
     assert [engine.config[name] for name in ("rope_theta", "norm_eps", "temperature")] == floats_of(
@@ -245,8 +253,9 @@ def small_model(path, changes):
               "vocab": 3}
     vocabulary = {"pieces": [b"a", b"b", b"ab"], "context": 9, "bos": None, "eos": None,
                   "temperature": 1.0}
-    config |= {name: value for name, value in changes.items() if name not in vocabulary}
-    vocabulary |= {name: value for name, value in changes.items() if name in vocabulary}
+    for name, value in changes.items():
+        fields = Vocabulary.__dataclass_fields__
+        (vocabulary if name in fields else config)[name] = value
     config = ModelConfig(**config)
     path.write_bytes(model_bytes(config, Params(config), Vocabulary(**vocabulary), {}))
     return path
@@ -266,6 +275,8 @@ NARROW = {"dim": 1, "ffn_dim": 0}
     {"rope_theta": -1}, {"rope_theta": 1.1e12}, {"rope_theta": np.nan}, {"rope_theta": np.inf},
     {"norm_eps": 0}, {"norm_eps": -1}, {"norm_eps": 1.1}, {"norm_eps": np.nan},
     {"temperature": -1}, {"temperature": 100.1}, {"temperature": np.nan},
+    {"prompt_min": 3, "prompt_max": 2}, {"prompt_min": 3}, {"prompt_max": 2},
+    {"prompt_min": 1, "prompt_max": 2**20 + 1}, {"prompt_min": 2**32 - 1, "prompt_max": 2**32 - 1},
     {"pieces": [b"a", b"b", b"a"]}, {"pieces": [b"a", b"b"]}, {"pieces": [b"a", b"b", b"c", b"d"]},
     {"pieces": [b"a", b"b", b"c" * 257]},
 ], ids=lambda changes: str(changes)[:40])
@@ -281,7 +292,8 @@ def test_impossible_models(tmp_path, changes):
     NARROW | {"heads": 1, "head_dim": 2**16}, {"dim": 1}, {"ffn_dim": 2**16}, {"ffn_dim": 1},
     {"vocab": 2, "pieces": [b"a", b"b"]}, {"context": 1}, {"context": 2**20}, {"bos": 2, "eos": 0},
     {"rope_theta": 0}, {"rope_theta": 1e12}, {"norm_eps": 1}, {"norm_eps": 1e-12},
-    {"temperature": 0}, {"temperature": 100},
+    {"temperature": 0}, {"temperature": 100}, {"prompt_min": 3, "prompt_max": 3},
+    {"prompt_min": 1, "prompt_max": 2**20}, {"begins_with_bos": True, "own_positions": True},
     {"pieces": [b"", b"", b"c" * 256]}, {"pieces": [b"a", b"aa", b"aaa"]},
 ], ids=lambda changes: str(changes)[:40])
 def test_extreme_models(tmp_path, changes):
@@ -328,7 +340,7 @@ def test_tokenizer_blocks(tmp_path, block, good):
 
 
 @needs_engine
-@pytest.mark.parametrize("bit", range(3, 32))
+@pytest.mark.parametrize("bit", range(5, 32))
 def test_unknown_flags(tmp_path, bit):
     path = tmp_path / "model.bin"
     content = bytearray(random_content(0))

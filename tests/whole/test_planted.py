@@ -215,6 +215,18 @@ PLANTED = [
      "np.sort(rng.different(batch, config.position_range, time), axis=1)",
      "rng.different(batch, config.position_range, time)",
      "test_hidden.py::test_random_positions_are_sorted_draws"),
+    ("a prompt ends at the first label alone", "training/run.py",
+     "if answer.dtype == bool:", "if True:",
+     "test_export.py::test_lengths_of_prompts[settings5-2-13]"),
+    ("rows begin with bos where there is one", "training/run.py",
+     "begins &= bool(", "begins |= bool(",
+     "test_export.py::test_rows_begin_with_bos_if_all_of_them_do[settings1-False]"),
+    ("NaN is measured", "loaded_model.py",
+     "if not np.isfinite(numbers).all():", "if False:",
+     "test_eval_and_heads.py::test_a_model_that_has_overflowed_is_not_measured[eval-nan-False]"),
+    ("another task file is run", "loaded_model.py",
+     "if hashlib.sha256(content).hexdigest()[:12] not in version.split():", "if False:",
+     "test_eval_and_heads.py::test_a_task_file_is_run_only_if_it_is_that_of_the_training"),
 ]
 
 
