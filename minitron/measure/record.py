@@ -193,16 +193,14 @@ def task_metrics_texts(r):
 
 
 def verdict_sentence(record):
-    """Whether the ability emerged, by the least score at the trained lengths; or why none is said"""
+    """Whether the ability emerged, by the least score at the trained lengths, or why not said"""
     c, worst = record["config"], learnt.least(record)
     run = f"{c['task']} at dim {c['dim']}, length {c['length']}"
     if record["status"] != "ok":
         return f"No verdict: {run} ended as {record['status']}."
-    if worst is None:
+    if worst is None or not learnt.has_right_answers(c["task"], worst[1]):
         return f"No verdict: {run} {why_no_score(record)}"
-    length, r = worst
-    if not learnt.has_right_answers(c["task"], r):
-        return f"No verdict: {run} {distribution_text(r)}"
+    r = worst[1]
     word = emerged(*learnt.score_interval(c["task"], r))
     lengths = len(learnt.judged(record))
     share = f"at each of {lengths} lengths at least " * (lengths > 1) + f"{r['exact']:.1%}"
@@ -217,11 +215,11 @@ def why_no_score(record):
     tests = learnt.trained(record)
     if not tests:
         return "has no test problems; use a smaller --train-fraction."
+    if not learnt.has_right_answers(record["config"]["task"], tests[max(tests)]):
+        return distribution_text(tests[max(tests)])
     most = max(metrics["n"] for metrics in tests.values())
-    if most < learnt.ENOUGH:
-        return (f"has too few test problems to say ({most}); with {learnt.ENOUGH} or more of a "
-                "length it could: use a smaller --train-fraction.")
-    return distribution_text(tests[max(tests)])
+    return (f"has too few test problems to say ({most}); with {learnt.ENOUGH} or more of a "
+            "length it could: use a smaller --train-fraction.")
 
 
 def distribution_text(metrics):

@@ -16,7 +16,7 @@ from ..measure import evaluate, learnt
 ROWS = ("dim", "layers", "heads", "ffn_dim", "steps", "train_fraction", "attention", "positions",
         "rope_theta", "variant", "options")
 COLUMNS = ("length",) + ROWS
-# Fields that are no settings of their own: they name a run, or only say what others do.
+# Fields that are not settings of their own: they name a run, or only say what others do.
 SAME_AS_OTHERS = ("seed", "shards", "vocab", "test_length", "kv_heads")
 
 
@@ -51,7 +51,7 @@ class Cell(NamedTuple):
         return learnt_it / runs, evaluate.wilson(learnt_it / runs, runs), runs
 
     def is_uncertain(self):
-        """Whether the tests of some runs have too few problems, or a score too near the threshold"""
+        """Whether the test of some run cannot tell: few problems, or a score near the threshold"""
         return self.counts()[2] > 0
 
 
@@ -213,7 +213,7 @@ def last_of_run(shares, value):
 
 
 def chance(diagram, x):
-    """Exact match of a guesser, mean over a column's runs; None where no answer is right or wrong"""
+    """Exact match of a guesser, mean over a column's runs; None where answers are not right or wrong"""
     chances = []
     for record in column_records(diagram, x):
         metrics = test_metrics(record)

@@ -143,7 +143,7 @@ def test_info(model):
     text = printed(model, "--info").decode()
     with Engine(model) as engine:
         assert f"{engine.parameters} parameters" in text
-        for said in ("dim 16, layers 1, heads 2 of width 8, key/value heads 2, ffn 48, "
+        for said in ("dim 16, layers 1, heads 2 of width 16, key/value heads 2, ffn 48, "
                      "vocabulary 8, context 24 tokens",
                      "softmax attention, rope theta 10000, norm eps 1e-05, tied head",
                      "temperature 0.75"):

@@ -63,7 +63,7 @@ def test_the_command_that_trains_on_names_the_model_and_its_content(model):
 
 
 @pytest.mark.parametrize("change, words", [
-    ({"dim": 10}, "has dim 8, not 10"), ({"heads": 2}, "has heads 1, not 2"),
+    ({"dim": 10}, "has dim 8, not 10"), ({"heads": 2}, "has heads 4, not 2"),
     ({"qk_norm": False}, "has qk-norm True, not False"),
     ({"task": "parity", "length": 4}, "another vocabulary than task parity"),
 ])
