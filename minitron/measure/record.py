@@ -136,10 +136,11 @@ def source_commit():
 def headline(config, task):
     """The lines that are printed before training"""
     c = config
-    return (f"{c.task} ({c.variant}), length {c.length}: dim {c.dim}, layers {c.layers}, "
-            f"heads {c.heads} of width {c.head_dim}, ffn {c.ffn_dim}\n"
-            f"batch {c.batch}, at most {c.steps} steps, lr {c.lr:g}, seed {c.seed}; "
-            f"run {c.key(task)}")
+    model = (f"{c.task} ({c.variant}), length {c.length}: dim {c.dim}, layers {c.layers}, "
+             f"heads {c.heads} of width {c.head_dim}, ffn {c.ffn_dim}")
+    training = (f"batch {c.batch}, at most {c.steps} steps, lr {c.lr:g}, seed {c.seed}; "
+                f"run {c.key(task)}")
+    return "\n".join([*wrapped(model), *wrapped(training)])
 
 
 def result_text(record):
@@ -150,18 +151,19 @@ def result_text(record):
     return "\n".join([*metrics_lines(r["metrics"]), *wrapped(cost), *wrapped(verdict_sentence(r))])
 
 
-def wrapped(text):
-    """Lines of at most 80 columns"""
-    return textwrap.wrap(text, 80, break_long_words=False, break_on_hyphens=False)
+def wrapped(text, first="", others=""):
+    """Lines of at most 80 columns, which begin with `first`, and after it with `others`"""
+    return textwrap.wrap(text, 80, initial_indent=first, subsequent_indent=others,
+                         break_long_words=False, break_on_hyphens=False)
 
 
 def metrics_lines(metrics):
     """{length: metrics} -> a header, a row per length, and below them the metrics of some tasks"""
-    lines = ["length  problems    exact (95% interval)  chance  p^length    token  chance      nll"]
+    lines = ["length  problems  exact (95% interval)  chance p^length   token  chance     nll"]
     lines += [f"{length:>6} {metrics_row(r)}" for length, r in metrics.items()]
     for length, r in metrics.items():
         lines += [line for text in task_metrics_texts(r)
-                  for line in wrapped(f"length {length}: {text}")]
+                  for line in wrapped(f"length {length}: {text}", others="  ")]
     return lines
 
 
@@ -170,9 +172,8 @@ def metrics_row(r):
     if r["n"] == 0:
         return "        0  the test split has no problems of this length"
     interval = f"({100 * r['exact_low']:.1f}-{100 * r['exact_high']:.1f})"
-    return (f"{r['n']:>9,}  {r['exact']:>7.2%} {interval:>14} {r['chance_exact']:>7.2%}  "
-            f"{r['p_length']:>8.2%}  {r['token']:>7.2%} {r['chance_token']:>7.2%}  "
-            f"{r['nll']:>7.4f}")
+    return (f"{r['n']:>9,}  {r['exact']:>7.2%} {interval:>12} {r['chance_exact']:>7.2%} "
+            f"{r['p_length']:>8.2%} {r['token']:>7.2%} {r['chance_token']:>7.2%} {r['nll']:>7.4f}")
 
 
 def task_metrics_texts(r):
@@ -193,7 +194,7 @@ def task_metrics_texts(r):
 
 
 def verdict_sentence(record):
-    """Whether the ability emerged, by the least score at the trained lengths, or why not said"""
+    """Whether the ability emerged, by the least score at the trained lengths, or why it is not said"""
     c, worst = record["config"], learnt.least(record)
     run = f"{c['task']} at dim {c['dim']}, length {c['length']}"
     if record["status"] != "ok":

@@ -51,7 +51,7 @@ class Cell(NamedTuple):
         return learnt_it / runs, evaluate.wilson(learnt_it / runs, runs), runs
 
     def is_uncertain(self):
-        """Whether the test of some run cannot tell: few problems, or a score near the threshold"""
+        """Whether some runs' tests have too few problems, or a score too near the threshold"""
         return self.counts()[2] > 0
 
 
@@ -213,7 +213,7 @@ def last_of_run(shares, value):
 
 
 def chance(diagram, x):
-    """Exact match of a guesser, mean over a column's runs; None where answers are not right or wrong"""
+    """Exact match of a guesser, mean over a column's runs; None where nothing is right or wrong"""
     chances = []
     for record in column_records(diagram, x):
         metrics = test_metrics(record)

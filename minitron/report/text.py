@@ -4,17 +4,18 @@ Next: verdict.py, the rule of the verdicts.
 """
 import os
 import sys
-import textwrap
 
 import numpy as np
 
 from ..base.cli import dashed
 from ..measure import learnt
+from ..measure.record import wrapped
 from . import phase
 from .verdict import verdict
 
 # Of 256 terminal colours, from dark to light, distinct for colour-blind readers too
 SHADES = (235, 53, 54, 55, 61, 67, 73, 79, 114, 150, 186)
+INDENT = "  ", "    "       # of the lines below a diagram: the first of a text, and the others
 
 
 def lines(records, y=None, x=None, colour=False, with_verdicts=True):
@@ -104,11 +105,11 @@ def frontier_text(diagram, x):
 def below_lines(diagram):
     """The marks, verdicts, learning rates where they were searched, other settings, commands"""
     if any(cell.is_uncertain() for cell in diagram.cells.values()):
-        yield (f"  ?: runs with fewer than {learnt.ENOUGH} test problems per length, or too near "
-               f"{learnt.LEARNT:g} to say")
+        yield from wrapped(f"?: runs with fewer than {learnt.ENOUGH} test problems per length, or "
+                           f"too near {learnt.LEARNT:g} to say", *INDENT)
     for x in diagram.xs if phase.rows_have_order(diagram) else ():
         column = "" if diagram.x is None else f"{dashed(diagram.x)} {x}: "
-        yield f"  {column}{verdict_sentence(diagram, x)}"
+        yield from wrapped(f"{column}{verdict_sentence(diagram, x)}", *INDENT)
     yield from rate_lines(diagram)
     yield from moved_lines(diagram)
     commands = phase.diagram_commands(diagram)
@@ -122,7 +123,7 @@ def moved_lines(diagram):
     if moved:
         dials = " and ".join(dashed(name) for name in (diagram.y, diagram.x) if name)
         yield from wrapped(f"with {dials} also change: " + ", ".join(
-            f"{dashed(name)} {values_text(values)}" for name, values in moved.items()))
+            f"{dashed(name)} {values_text(values)}" for name, values in moved.items()), *INDENT)
 
 
 def values_text(values):
@@ -130,11 +131,6 @@ def values_text(values):
     if any(isinstance(value, (str, bool)) or value is None for value in values):
         return "/".join(map(str, values))
     return f"{values[0]:g}-{values[-1]:g}"
-
-
-def wrapped(text):
-    return textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ",
-                         break_long_words=False, break_on_hyphens=False)
 
 
 def verdict_sentence(diagram, x):
@@ -172,8 +168,7 @@ def rate_lines(diagram):
     """
     if not any(cell.scores_by_rate for cell in diagram.cells.values()):
         return
-    yield ("  lr that is best on the validation problems; in brackets, the lowest and highest mean "
-           "score of the rates tried, in percent:")
+    yield "  lr that is best on the validation problems (range of mean scores, percent):"
     texts = {place: rate_text(cell) for place, cell in diagram.cells.items()}
     margin = 2 + max(len(str(y)) for y in diagram.ys)
     width = 2 + max(len(str(text)) for text in [*texts.values(), *diagram.xs])

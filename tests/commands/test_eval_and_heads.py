@@ -118,7 +118,7 @@ def test_eval_prints_the_numbers_of_the_record(command, addition):
 def test_lengths_may_be_any_that_the_task_knows(command, addition, text, lengths):
     path, result = addition
     status, [_, _, *lines], _ = command("eval", path, "--length", text)
-    rows = [line for line in lines if re.match(r" +\d+ +[\d,]+  ", line)]
+    rows = [line for line in lines if re.match(r" +\d+ ", line)]
     assert status == 0 and [int(row.split()[0]) for row in rows] == lengths
     of_record = record.metrics_lines(result["metrics"])
     assert all(row == of_record[length] for row, length in zip(rows, lengths) if length <= 3)
@@ -141,8 +141,9 @@ def test_temperatures(command, addition):
 
 def test_temperatures_of_a_task_with_a_closed_form(command, others):
     _, lines, _ = command("eval", others["experts"], "--temperature", "0.5,0,0.0001")
+    text = " ".join(" ".join(lines).split())
     assert re.search(r"temperature 0\.5: .*% \(closed form 90\.00%\), "
-                     r"0: .*% \(closed form 100\.00%\), 0\.0001: ", " ".join(lines))
+                     r"0: .*% \(closed form 100\.00%\), 0\.0001: ", text)
 
 
 def test_options_variant_and_seed_may_be_others(command, others):

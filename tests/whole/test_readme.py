@@ -18,7 +18,8 @@ PAGES = ("README.md", "docs/tour.md", "docs/engine.md", "docs/sweeps.md")   # in
 FILES = ("Makefile", "pyproject.toml", "run.c", "train.py", "minitron", "tasks", "bench")
 SHORT = " --steps 20 --eval-every 10 --test-items 50"
 PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]*)`")
-ROW = re.compile(r"^ +(\d+) +([\d.]+)% +\([\d.-]+\) +[\d.]+% +[\d.]+% +([\d.]+)%", re.MULTILINE)
+ROW = re.compile(r"^ +(\d+) +[\d,]+ +([\d.]+)% +\([\d.-]+\) +[\d.]+% +[\d.]+% +([\d.]+)%",
+                 re.MULTILINE)
 LINES = re.compile(r"^\| `([\w/.]+)`(.*?) \| (\d+) \|", re.MULTILINE)
 
 
