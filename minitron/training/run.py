@@ -16,6 +16,7 @@ from ..base.cli import dashed
 from ..base.environment import available_cpus
 from ..base.errors import MinitronError
 from ..base.files import locked
+from ..base.terminal import bar_of_lengths
 from ..data import batches, tasks
 from ..data.config import Config, split_hash, with_hash
 from ..engine import model_file
@@ -46,6 +47,7 @@ class Run:
     out: str                # path of the model file
     ledger: object          # path, or None
     threads: int            # that work on a step
+    quiet: bool             # shows nothing
     p: Params               # weights
     m: Params               # AdamW's two moments
     v: Params
@@ -81,7 +83,8 @@ def start_run(config, out, ledger, resume, anyway, quiet, threads):
         if blas.thread_count() != 1 and not quiet:
             print(f"minitron: {blas.name()} cannot be set to one thread: "
                   "the bits of this run may depend on how many it uses", file=sys.stderr)
-        run = new_run(config, out, ledger, min(config.shards, threads or available_cpus()))
+        threads = min(config.shards, threads or available_cpus())
+        run = new_run(config, out, ledger, threads, quiet)
         if resume:
             run.progress = checkpoint.restore(run.checkpoint, config, run.key, run.p, run.m, run.v,
                                               anyway)
@@ -93,13 +96,13 @@ def start_run(config, out, ledger, resume, anyway, quiet, threads):
         yield run
 
 
-def new_run(config, out, ledger, threads):
+def new_run(config, out, ledger, threads, quiet=False):
     """A Run before its first step"""
     task = tasks.load(config)
     p = init(config) if config.init is None else weights_of(config, task)
     rows = max(1, HELD_OUT_TOKENS // task.width)
     return Run(
-        config, task, out, ledger, threads,
+        config, task, out, ledger, threads, quiet,
         p=p, m=Params(config), v=Params(config),
         decay=config.weight_decay * decay_mask(config),
         initial=p.flat.copy(),
@@ -236,14 +239,15 @@ def export_model(run):
 
 def final_metrics(run):
     """-> {length: metrics} on the test problems, and the scorer's name: run.c, or else NumPy"""
+    each = iter if run.quiet else bar_of_lengths
     try:
         with Engine(run.out, run.threads) as engine:
             score = evaluate.engine_scorer(engine)
-            return evaluate.metrics_by_length(score, run.task, run.config), "run.c"
+            return evaluate.metrics_by_length(score, run.task, run.config, each), "run.c"
     except EngineMissing as missing:
         print(f"minitron: {missing}; measured with NumPy instead", file=sys.stderr)
         score = evaluate.numpy_scorer(run.p, run.config)
-        return evaluate.metrics_by_length(score, run.task, run.config), "NumPy"
+        return evaluate.metrics_by_length(score, run.task, run.config, each), "NumPy"
 
 
 def write_record(run, status, metrics, scored_by):

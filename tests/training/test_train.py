@@ -9,6 +9,7 @@ import json
 import random
 import shlex
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -407,6 +408,15 @@ def test_progress_is_plain_lines_without_a_terminal(tmp_path, capsys):
     assert all(line.startswith(f"step {step:>6} of 20   loss ")
                for line, step in zip(lines, (5, 10, 15, 20)))
     assert "\r" not in captured.err and "\x1b" not in captured.err
+
+
+def test_measuring_has_a_bar_on_a_terminal(tmp_path, monkeypatch, capsys):
+    """Of the lengths, which take a while; it is gone when they are measured."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    train.train(dataclasses.replace(TINY, length=2), tmp_path / "model.bin")
+    assert "measuring:   0%" in capsys.readouterr().err
+    train.train(TINY, tmp_path / "model.bin", quiet=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_quiet_run_says_nothing(tmp_path, capsys, undisturbed):
