@@ -80,9 +80,6 @@ def start_run(config, out, ledger, resume, anyway, quiet, threads):
     record.source_commit()          # now: the source may be edited during the run
     no_warnings = np.errstate(over="ignore", invalid="ignore")              # Diverged tells
     with locked(out), blas.one_thread(), no_warnings:
-        if blas.thread_count() != 1 and not quiet:
-            print(f"minitron: {blas.name()} cannot be set to one thread: "
-                  "the bits of this run may depend on how many it uses", file=sys.stderr)
         threads = min(config.shards, threads or available_cpus())
         run = new_run(config, out, ledger, threads, quiet)
         if resume:
@@ -91,6 +88,9 @@ def start_run(config, out, ledger, resume, anyway, quiet, threads):
         else:
             checkpoint.refuse_to_overwrite(run.checkpoint, config, run.key)
             checkpoint.set_numerics(run.progress)
+        if not quiet:
+            for line in notes(run, resume):
+                print(line, file=sys.stderr)
         run.start_time = time.monotonic() - run.progress["seconds"]
         save_run(run)               # a full disk or a read-only folder shows now, not in an hour
         yield run
@@ -110,17 +110,25 @@ def new_run(config, out, ledger, threads, quiet=False):
         progress=checkpoint.new_progress())
 
 
-def replacement_note(out, key):
-    """The line that says what a run will replace in `out`; "" for nothing, or the same run's"""
-    if not os.path.isfile(out):
-        return ""
+def notes(run, resume):
+    """Lines that tell the user about this run's bits, and about the file that it will replace"""
+    if blas.thread_count() != 1:
+        yield (f"minitron: {blas.name()} cannot be set to one thread: "
+               "the bits of this run may depend on how many it uses")
+    if not resume and os.path.isfile(run.out):
+        before, name = model_in(run.out)
+        if before != run.key:
+            yield f"{name} will be replaced"
+
+
+def model_in(path):
+    """(key, "model.bin of run abdf727252e0 (addition, dim 128)"), or (None, path) for others"""
     try:
-        model, _, _, about = model_file.read_model(out)
-        before, task = about["key"], about["config"]["task"]
-        what = f"{out} of run {before} ({task}, dim {model.dim})"
-    except (MinitronError, KeyError, TypeError):        # of somebody else
-        before, what = None, str(out)
-    return f"{what} will be replaced" if before != key and what.isprintable() else ""
+        model, _, _, about = model_file.read_model(path)
+        name = f"{path} of run {about['key']} ({about['config']['task']}, dim {model.dim})"
+        return (about["key"], name) if name.isprintable() else (None, path)
+    except (MinitronError, KeyError, TypeError):
+        return None, path
 
 
 def weights_of(config, task):
