@@ -103,7 +103,7 @@ def main(argv):
     parser.add_argument("--resume", action="store_true",
                         help="resume from the checkpoint of --out, with its configuration")
     parser.add_argument("--anyway", action="store_true",
-                        help="resume also with another NumPy, BLAS or processor than before")
+                        help="with --resume: also on another NumPy, BLAS or processor")
     parser.add_argument("--cells", nargs=2, help=cli.HIDDEN)        # how a sweep starts a worker
     flags = vars(parser.parse_args(argv))
     worker, *options = (flags.pop(name) for name in ("cells", "out", "ledger", "resume", "anyway"))

@@ -101,7 +101,8 @@ def restore(path, config, key, p, m, v, anyway=False):
     content = read(path)
     refuse_difference(path, content["config"], dataclasses.asdict(config))
     if content["key"] != key:
-        refuse(path, f"on other data or an older version of task {config.task}: put them back")
+        refuse(path, "on other data, from another --init or on an older version of task "
+                     f"{config.task}: put them back")
     if any(content[name].shape != p.flat.shape for name in ("p", "m", "v")):
         refuse(path, "as a model of another shape")
     for params, name in ((p, "p"), (m, "m"), (v, "v")):
@@ -126,12 +127,13 @@ def set_numerics(progress, path=None, anyway=False):
 def refuse_difference(path, saved, given):
     """Raises MinitronError if a given value, {field: value}, is not the saved one.
 
-    Except vocab, which follows from the data, and a task's file that has moved: the key has the
-    contents of both.
+    Except vocab, which follows from the data, and files that have moved: the key has the contents
+    of all.
     """
     for name, value in given.items():
-        has_moved = name == "task" and tasks.is_file(saved[name]) and tasks.is_file(value)
-        if saved[name] != value and name != "vocab" and not has_moved:
+        are_files = (name in ("data", "init") and None not in (saved[name], value)
+                     or name == "task" and tasks.is_file(saved[name]) and tasks.is_file(value))
+        if saved[name] != value and name != "vocab" and not are_files:
             refuse(path, f"with {dashed(name)} {saved[name]}, not {value}: "
                          "leave the flag out to resume")
 

@@ -113,8 +113,8 @@ def new_run(config, out, ledger, threads, quiet=False):
 def notes(run, resume):
     """Lines that tell the user about this run's bits, and about the file that it will replace"""
     if blas.thread_count() != 1:
-        yield (f"minitron: {blas.name()} cannot be set to one thread: "
-               "the bits of this run may depend on how many it uses")
+        yield (f"minitron: {blas.name() or 'this BLAS'} cannot be set to one thread, or does not "
+               "say so: the bits of this run may depend on how many it uses")
     if not resume and os.path.isfile(run.out):
         before, name = model_in(run.out)
         if before != run.key:

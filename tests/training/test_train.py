@@ -206,6 +206,17 @@ def test_resume_with_other_numerics_is_refused_unless_anyway(tmp_path, monkeypat
     assert record["numerics_before"] == [now | change] and now[name] != value
 
 
+def test_resume_on_data_that_has_moved(tmp_path, monkeypatch):
+    data, moved = tmp_path / "text.txt", tmp_path / "moved.txt"
+    data.write_text(100 * "world hello\n")
+    config = Config(task="text", data=data, length=4, dim=8, batch=4, steps=9)
+    signal_at(monkeypatch, 3)
+    out = ["--out", str(tmp_path / "model.bin")]
+    assert train.main([*flags(config), *out]) == 130
+    data.rename(moved)
+    assert train.main(["--resume", "--data", str(moved), *out]) == 0
+
+
 def poison(monkeypatch, tensor):
     """Weights with one infinity, in layer 1 of a tensor."""
     def poisoned(config):
