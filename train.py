@@ -31,14 +31,7 @@ from minitron.model.flops import train_flops
 from minitron.model.optim import adamw, clip, learning_rate
 from minitron.training import cells, checkpoint
 from minitron.training.parallel import Workers
-from minitron.training.run import (
-    diverged,
-    evaluate_held_out,
-    finish_run,
-    replacement_note,
-    save_run,
-    start_run,
-)
+from minitron.training.run import diverged, evaluate_held_out, finish_run, save_run, start_run
 
 
 def train(config, out="model.bin", ledger=None, resume=False, quiet=False, threads=None,
@@ -110,7 +103,7 @@ def main(argv):
     parser.add_argument("--resume", action="store_true",
                         help="resume from the checkpoint of --out, with its configuration")
     parser.add_argument("--anyway", action="store_true",
-                        help="resume also with another NumPy, BLAS or processor than before")
+                        help="with --resume: also on another NumPy, BLAS or processor")
     parser.add_argument("--cells", nargs=2, help=cli.HIDDEN)        # how a sweep starts a worker
     flags = vars(parser.parse_args(argv))
     worker, *options = (flags.pop(name) for name in ("cells", "out", "ledger", "resume", "anyway"))
@@ -125,8 +118,6 @@ def train_and_print(flags, out, ledger, resume, anyway):
     config = config.resolve()
     task = tasks.load(config)
     print(record.headline(config, task))
-    if note := "" if resume else replacement_note(out, config.key(task)):
-        print(note, file=sys.stderr)
     try:
         result = train(config, out, ledger or Path(out).parent / "runs.jsonl", resume,
                        anyway=anyway)

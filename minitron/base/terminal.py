@@ -41,6 +41,12 @@ class Progress:
         print(line, file=sys.stderr, flush=True)
 
 
+def bar_of_lengths(lengths):
+    """Go through the lengths that are measured after training, with a bar on a terminal."""
+    return tqdm(lengths, "measuring", leave=False, unit="length", dynamic_ncols=True,
+                disable=not sys.stderr.isatty())
+
+
 class Interrupted(Exception):
     """A signal stopped the run, after it was saved."""
 

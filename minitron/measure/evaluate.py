@@ -90,13 +90,16 @@ def engine_scorer(engine):
 # ---- metrics -------------------------------------------------------------------------------------
 
 
-def metrics_by_length(score, task, config):
-    """{length: metrics} on the test problems, at the lengths of training and beyond"""
+def metrics_by_length(score, task, config, each=iter):
+    """{length: metrics} on the test problems, at the lengths of training and beyond
+
+    each: goes through the lengths, perhaps with a progress bar
+    """
     def metrics(length):
         rows = problems(task, config, length, "test", config.test_items)
         return metrics_at_length(score, task, length, rows)
 
-    return {length: metrics(length) for length in task.lengths + task.beyond}
+    return {length: metrics(length) for length in each(task.lengths + task.beyond)}
 
 
 def metrics_at_length(score, task, length, problems):

@@ -17,6 +17,7 @@ from ..base.errors import MinitronError
 from ..base.files import write_atomically
 from ..data import tasks
 from ..data.config import Config, config_from_dict
+from ..measure import record
 
 
 def new_progress():
@@ -48,18 +49,41 @@ def read(path):
             state = json.loads(arrays["about"].tobytes())
             content = {name: arrays[name] for name in ("p", "m", "v")}
             content |= {name: state[name] for name in ("config", "key", "progress")}
+            fields = {field.name for field in dataclasses.fields(Config)}
+            is_of_this_version = (set(content["config"]) == fields
+                                  and set(content["progress"]) == set(new_progress()))
+            if is_of_this_version:
+                check_content(content)
     except FileNotFoundError:
         reason = (f"checkpoint {path} does not exist: start without --resume, "
                   "or train a finished model on with --init")
         raise MinitronError(reason) from None
-    except Exception as error:      # of any kind: zipfile, zlib, numpy and json meet the damage
-        raise MinitronError(f"checkpoint {path} cannot be read ({error}): "
+    except Exception as error:      # of any kind: zipfile, zlib, numpy, json and we meet damage
+        raise MinitronError(f"checkpoint {path} cannot be read ({' '.join(str(error).split())}): "
                             "delete it and start without --resume") from None
-    fields = {field.name for field in dataclasses.fields(Config)}
-    if set(content["config"]) != fields or set(content["progress"]) != set(new_progress()):
+    if not is_of_this_version:
         raise MinitronError(f"checkpoint {path} is from another version of minitron: "
                             "delete it and start without --resume")
     return content
+
+
+def check_content(content):
+    """Raises an exception, whose text is the reason, for what save() cannot have written."""
+    config, progress = Config(**content["config"]), content["progress"]
+    for name, default in new_progress().items():
+        if type(progress[name]) is not type(default):
+            raise ValueError(f"{name} is not of type {type(default).__name__}")
+    if not 0 <= progress["step"] <= config.steps or record.finite_or_none(progress) != progress:
+        raise ValueError("a number is out of range")
+    for item in progress["curve"] + progress["numerics"]:
+        if not isinstance(item, dict):
+            raise ValueError("curve and numerics are not lists of objects")
+    for point in progress["curve"]:
+        if not all(isinstance(point[name], (int, float, type(None)))
+                   for name in ("step", "loss", "nll", "token", "exact")):
+            raise ValueError("a point of the curve is not made of numbers")
+    if any(content[name].dtype != np.float32 for name in ("p", "m", "v")):
+        raise ValueError("an array is not of type float32")
 
 
 def saved_config(path, flags):
@@ -77,7 +101,8 @@ def restore(path, config, key, p, m, v, anyway=False):
     content = read(path)
     refuse_difference(path, content["config"], dataclasses.asdict(config))
     if content["key"] != key:
-        refuse(path, f"on other data or an older version of task {config.task}: put them back")
+        refuse(path, "on other data, from another --init or on an older version of task "
+                     f"{config.task}: put them back")
     if any(content[name].shape != p.flat.shape for name in ("p", "m", "v")):
         refuse(path, "as a model of another shape")
     for params, name in ((p, "p"), (m, "m"), (v, "v")):
@@ -102,12 +127,13 @@ def set_numerics(progress, path=None, anyway=False):
 def refuse_difference(path, saved, given):
     """Raises MinitronError if a given value, {field: value}, is not the saved one.
 
-    Except vocab, which follows from the data, and a task's file that has moved: the key has the
-    contents of both.
+    Except vocab, which follows from the data, and files that have moved: the key has the contents
+    of all.
     """
     for name, value in given.items():
-        has_moved = name == "task" and tasks.is_file(saved[name]) and tasks.is_file(value)
-        if saved[name] != value and name != "vocab" and not has_moved:
+        are_files = (name in ("data", "init") and None not in (saved[name], value)
+                     or name == "task" and tasks.is_file(saved[name]) and tasks.is_file(value))
+        if saved[name] != value and name != "vocab" and not are_files:
             refuse(path, f"with {dashed(name)} {saved[name]}, not {value}: "
                          "leave the flag out to resume")
 

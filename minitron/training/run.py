@@ -18,6 +18,7 @@ from ..base.environment import available_cpus
 from ..base.errors import MinitronError
 from ..base.files import locked
 from ..base.rng import GALLERY, Random
+from ..base.terminal import bar_of_lengths
 from ..data import batches, tasks
 from ..data.config import Config, split_hash, with_hash
 from ..engine import model_file
@@ -49,6 +50,7 @@ class Run:
     out: str                # path of the model file
     ledger: object          # path, or None
     threads: int            # that work on a step
+    quiet: bool             # shows nothing
     p: Params               # weights
     m: Params               # AdamW's two moments
     v: Params
@@ -81,28 +83,29 @@ def start_run(config, out, ledger, resume, anyway, quiet, threads):
     record.source_commit()          # now: the source may be edited during the run
     no_warnings = np.errstate(over="ignore", invalid="ignore")              # Diverged tells
     with locked(out), blas.one_thread(), no_warnings:
-        if blas.thread_count() != 1 and not quiet:
-            print(f"minitron: {blas.name()} cannot be set to one thread: "
-                  "the bits of this run may depend on how many it uses", file=sys.stderr)
-        run = new_run(config, out, ledger, min(config.shards, threads or available_cpus()))
+        threads = min(config.shards, threads or available_cpus())
+        run = new_run(config, out, ledger, threads, quiet)
         if resume:
             run.progress = checkpoint.restore(run.checkpoint, config, run.key, run.p, run.m, run.v,
                                               anyway)
         else:
             checkpoint.refuse_to_overwrite(run.checkpoint, config, run.key)
             checkpoint.set_numerics(run.progress)
+        if not quiet:
+            for line in notes(run, resume):
+                print(line, file=sys.stderr)
         run.start_time = time.monotonic() - run.progress["seconds"]
         save_run(run)               # a full disk or a read-only folder shows now, not in an hour
         yield run
 
 
-def new_run(config, out, ledger, threads):
+def new_run(config, out, ledger, threads, quiet=False):
     """A Run before its first step"""
     task = tasks.load(config)
     p = init(config) if config.init is None else weights_of(config, task)
     rows = max(1, HELD_OUT_TOKENS // task.width)
     return Run(
-        config, task, out, ledger, threads,
+        config, task, out, ledger, threads, quiet,
         p=p, m=Params(config), v=Params(config),
         decay=config.weight_decay * decay_mask(config),
         initial=p.flat.copy(),
@@ -110,17 +113,25 @@ def new_run(config, out, ledger, threads):
         progress=checkpoint.new_progress())
 
 
-def replacement_note(out, key):
-    """The line that says what a run will replace in `out`; "" for nothing, or the same run's"""
-    if not os.path.isfile(out):
-        return ""
+def notes(run, resume):
+    """Lines that tell the user about this run's bits, and about the file that it will replace"""
+    if blas.thread_count() != 1:
+        yield (f"minitron: {blas.name() or 'this BLAS'} cannot be set to one thread, or does not "
+               "say so: the bits of this run may depend on how many it uses")
+    if not resume and os.path.isfile(run.out):
+        before, name = model_in(run.out)
+        if before != run.key:
+            yield f"{name} will be replaced"
+
+
+def model_in(path):
+    """(key, "model.bin of run abdf727252e0 (addition, dim 128)"), or (None, path) for others"""
     try:
-        model, _, _, about = model_file.read_model(out)
-        before, task = about["key"], about["config"]["task"]
-        what = f"{out} of run {before} ({task}, dim {model.dim})"
-    except (MinitronError, KeyError, TypeError):        # of somebody else
-        before, what = None, str(out)
-    return f"{what} will be replaced" if before != key and what.isprintable() else ""
+        model, _, _, about = model_file.read_model(path)
+        name = f"{path} of run {about['key']} ({about['config']['task']}, dim {model.dim})"
+        return (about["key"], name) if name.isprintable() else (None, path)
+    except (MinitronError, KeyError, TypeError):
+        return None, path
 
 
 def weights_of(config, task):
@@ -270,14 +281,15 @@ def training_prompts(task):
 
 def final_metrics(run):
     """-> {length: metrics} on the test problems, and the scorer's name: run.c, or else NumPy"""
+    each = iter if run.quiet else bar_of_lengths
     try:
         with Engine(run.out, run.threads) as engine:
             score = evaluate.engine_scorer(engine)
-            return evaluate.metrics_by_length(score, run.task, run.config), "run.c"
+            return evaluate.metrics_by_length(score, run.task, run.config, each), "run.c"
     except EngineMissing as missing:
         print(f"minitron: {missing}; measured with NumPy instead", file=sys.stderr)
         score = evaluate.numpy_scorer(run.p, run.config)
-        return evaluate.metrics_by_length(score, run.task, run.config), "NumPy"
+        return evaluate.metrics_by_length(score, run.task, run.config, each), "NumPy"
 
 
 def write_record(run, status, metrics, scored_by):

@@ -90,10 +90,11 @@ def reader(*arguments):
         raise errors[0]
 
 
-def hit(rng, out):
+def hit(rng, out, spare):
     """Start or resume the run and kill it at a random moment -> its exit code, 0 if it was faster
 
     One of five is killed before it trains; beside one of five a second process is started.
+    spare: let it end.
     """
     with start(out, *(["--resume"] if step_saved(out) is not None else RUN)) as process:
         early = rng.random() < 0.2
@@ -102,7 +103,7 @@ def hit(rng, out):
             if rng.random() < 0.2:
                 check_second(process, out)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0, LATEST))
+            process.wait(None if spare else rng.uniform(0, LATEST))
         process.kill()
         assert process.wait() in (0, -signal.SIGKILL), process.stderr.read()
     return process.returncode
@@ -140,7 +141,7 @@ def survive(folder, rng, kills):
     out, counts, step, ended = folder / "killed" / "model.bin", Counter(), None, False
     with reader(out, model, record) as reads:
         while counts["kills"] < kills or not ended:
-            ended, before = hit(rng, out) == 0, step
+            ended, before = hit(rng, out, spare=counts["kills"] >= kills) == 0, step
             counts["ends" if ended else "kills"] += 1
             counts["resumed"] += before is not None
             step = step_saved(out)

@@ -10,7 +10,7 @@ from minitron.base.errors import MinitronError
 from minitron.base.terminal import Interrupted
 from minitron.data import tasks
 from minitron.data.command_line import training_command
-from minitron.engine.model_file import read_model
+from minitron.engine.model_file import parse_model, read_model
 from minitron.training.run import new_run
 
 
@@ -44,7 +44,11 @@ def test_training_on_improves_the_model_and_can_be_resumed(tmp_path, model, monk
     signal_at(monkeypatch, 7)
     with pytest.raises(Interrupted):
         run(tmp_path, config, "again.bin")
-    assert run(tmp_path, config, "again.bin", resume=True) == trained
+    moved = model.rename(tmp_path / "moved.bin")
+    arguments = ["--resume", "--init", str(moved), "--out", str(tmp_path / "again.bin")]
+    assert train.main(arguments) == 0
+    with_other_path = (tmp_path / "again.bin").read_bytes()
+    assert (parse_model(with_other_path)[1].flat == parse_model(trained)[1].flat).all()
 
 
 def test_the_key_has_the_model_and_not_its_path(tmp_path, model):

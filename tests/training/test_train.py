@@ -9,6 +9,7 @@ import json
 import random
 import shlex
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -203,6 +204,17 @@ def test_resume_with_other_numerics_is_refused_unless_anyway(tmp_path, monkeypat
     [record] = records(tmp_path)
     now = {name: record[name] for name in numerics()}
     assert record["numerics_before"] == [now | change] and now[name] != value
+
+
+def test_resume_on_data_that_has_moved(tmp_path, monkeypatch):
+    data, moved = tmp_path / "text.txt", tmp_path / "moved.txt"
+    data.write_text(100 * "world hello\n")
+    config = Config(task="text", data=data, length=4, dim=8, batch=4, steps=9)
+    signal_at(monkeypatch, 3)
+    out = ["--out", str(tmp_path / "model.bin")]
+    assert train.main([*flags(config), *out]) == 130
+    data.rename(moved)
+    assert train.main(["--resume", "--data", str(moved), *out]) == 0
 
 
 def poison(monkeypatch, tensor):
@@ -407,6 +419,15 @@ def test_progress_is_plain_lines_without_a_terminal(tmp_path, capsys):
     assert all(line.startswith(f"step {step:>6} of 20   loss ")
                for line, step in zip(lines, (5, 10, 15, 20)))
     assert "\r" not in captured.err and "\x1b" not in captured.err
+
+
+def test_measuring_has_a_bar_on_a_terminal(tmp_path, monkeypatch, capsys):
+    """Of the lengths, which take a while; it is gone when they are measured."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    train.train(dataclasses.replace(TINY, length=2), tmp_path / "model.bin")
+    assert "measuring:   0%" in capsys.readouterr().err
+    train.train(TINY, tmp_path / "model.bin", quiet=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_quiet_run_says_nothing(tmp_path, capsys, undisturbed):

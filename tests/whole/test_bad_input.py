@@ -5,6 +5,7 @@ old files are unchanged, with no temporary file beside them.
 """
 import dataclasses
 import errno
+import functools
 import io
 import json
 import os
@@ -325,6 +326,48 @@ def test_checkpoint_of_another_version_is_refused(command, tmp_path, change):
     status, [complaint] = command(train.main, "--resume", "--out", tmp_path / "model.bin")
     assert status == 2 and str(path) in complaint and "delete" in complaint
     assert not_empty(contents(tmp_path)) == before
+
+
+@pytest.mark.parametrize("change", [
+    lambda about: about["config"].update(dim="2"),
+    lambda about: about["config"].update(task=["addition"]),
+    lambda about: about.update(config=3),
+    lambda about: about["progress"].update(step="3"),
+    lambda about: about["progress"].update(step=-1),
+    lambda about: about["progress"].update(step=10**7),
+    lambda about: about["progress"].update(seconds=float("nan")),
+    lambda about: about["progress"].update(flops=None),
+    lambda about: about["progress"].update(curve={}),
+    lambda about: about["progress"].update(curve=[3]),
+    lambda about: about["progress"].update(curve=[{"step": 1}]),
+    lambda about: about["progress"].update(numerics=["2.4"]),
+    lambda about: about["progress"].update(numerics=functools.reduce(
+        lambda inner, _: [inner], range(900), [])),
+], ids=range(13))
+@pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["start", "resume"])
+def test_checkpoint_with_values_of_another_type_is_refused(command, tmp_path, change, resume):
+    """Its checksums are right: another program, or a person, wrote it."""
+    config = Config(dim=2, layers=1, length=1, ffn_dim=0).resolve()
+    p = init(config)
+    about = {"config": dataclasses.asdict(config), "key": config.key(tasks.load(config)),
+             "progress": checkpoint.new_progress()}
+    change(about)
+    about = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    (tmp_path / "model.bin.ckpt").write_bytes(archive(p=p.flat, m=p.flat, v=p.flat, about=about))
+    status, complaint = command(train.main, *resume, *TINY, "--out", tmp_path / "model.bin")
+    assert status == 2
+    assert "model.bin.ckpt cannot be read" in complaint[-1] and "delete it" in complaint[-1]
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.complex64, "U4"])
+def test_checkpoint_with_weights_of_another_type_is_refused(saved, kind):
+    path, config, p = saved
+    progress = checkpoint.new_progress()
+    about = {"config": dataclasses.asdict(config), "key": "name", "progress": progress}
+    about = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    path.write_bytes(archive(p=p.flat.astype(kind), m=p.flat, v=p.flat, about=about))
+    with pytest.raises(MinitronError, match="cannot be read .*float32.*: delete it"):
+        checkpoint.restore(path, config, "name", p, p, p)
 
 
 # Full disks.  The stage at which the disk is full, and the function that the run is in then.
