@@ -31,7 +31,7 @@ def make_record(config, task, status, parameters, progress, metrics, scored_by, 
 
     status: ok, diverged; progress: the checkpoint's; metrics: {length: metrics}, or {}
     """
-    return identity(config, task, status) | {
+    return identity(config.key(task), config, status) | {
         "metrics": {str(length): at_length for length, at_length in metrics.items()},
         "curve": evenly_spaced(progress["curve"], CURVE_POINTS),
         "reached": first_steps_to(progress["curve"]),
@@ -45,15 +45,15 @@ def make_record(config, task, status, parameters, progress, metrics, scored_by, 
     } | software()
 
 
-def failed_record(config, status, reason, seconds):
-    """The record of a run that ended without one.      status: timeout, killed"""
+def failed_record(key, config, status, reason, seconds):
+    """The record of a run that ended without one.      status: failed, timeout, killed"""
     failure = {"reason": reason, "metrics": {}, "curve": [], "seconds": round(seconds, 3)}
-    return identity(config, tasks.load(config), status) | failure | software()
+    return identity(key, config, status) | failure | software()
 
 
-def identity(config, task, status):
+def identity(key, config, status):
     """The first fields of a record: which run it is of, and how the run ended"""
-    return {"key": config.key(task), "version": RECORD_VERSION, "status": status,
+    return {"key": key, "version": RECORD_VERSION, "status": status,
             "config": dataclasses.asdict(config), "seed": config.seed}
 
 
