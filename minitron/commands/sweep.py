@@ -29,12 +29,13 @@ from ..sweep.plan import (
     take_shard,
     total_seconds,
 )
-from ..sweep.spec import grids, ledger_of
+from ..sweep.spec import grids, new_ledger
 
 DIALS = """Every flag of train.py is a dial and takes a list, a range of whole numbers or both:
 --dim 8,16,32 --length 1-4,6 --qk-norm yes,no --options "k=2;k=3".  Of several --lr, the report has
-the best of each cell, by problems that are not the test's.  A spec file has the same as lines of
-TOML: dim = [8, 16, 32].  Cells that the ledger has are not run again."""
+the best of each cell, by problems that are not the test's.  A value with a comma goes into quotes:
+--data '"a,b.txt",c.txt'.  A spec file has the same as lines of TOML: dim = [8, 16, 32].  Cells that
+the ledger has are not run again."""
 
 
 def add_parser(commands):
@@ -49,8 +50,8 @@ def add_parser(commands):
     parser.add_argument("--seeds", type=int, metavar="N",
                         help="seeds 0 to N-1 of each cell (default 3, or --seed LIST)")
     parser.add_argument("--out", metavar="LEDGER",
-                        help="append records to this file (default TASK.jsonl, or for SPEC.toml "
-                             "SPEC.jsonl beside it)")
+                        help="append records to this file (default, in the current folder: "
+                             "TASK.jsonl or SPEC.jsonl, of a shard TASK.I-of-N.jsonl)")
     parser.add_argument("--jobs", type=int, metavar="N",
                         help="cells at a time (default: one per core, or per thread of dask)")
     parser.add_argument("--budget", metavar="TIME",
@@ -78,9 +79,9 @@ def run(flags):
         raise MinitronError(f"--models {flags['models']!r} is not a directory: make it first")
     given = {name: flags[name] for name in grid.dials() if name in flags}
     cells = grid.cells(*grids(flags["what"], given, flags["seeds"]))
-    out = flags["out"] or ledger_of(flags["what"])
     if flags["shard"] is not None:
         cells = take_shard(cells, flags["shard"])
+    out = flags["out"] or new_ledger(flags["what"], flags["shard"])
     if flags["list"]:
         jobs = flags["jobs"] or available_cpus()
         return list_cells(*plan(flags, cells, out, jobs))
