@@ -75,10 +75,10 @@ bench: engine                   ## speed: the engine's; training against PyTorch
 	$(PYTHON) bench/verdict.py
 
 gallery: engine                 ## run the experiments of docs/gallery.md that results/gallery/ lacks: hours
-	for spec in results/gallery/*.toml; do $(PYTHON) -m minitron sweep $$spec || exit 1; done
+	for spec in results/gallery/*.toml; do $(PYTHON) -m minitron sweep $$spec --out $${spec%.toml}.jsonl || exit 1; done
 
 sweeps: engine                  ## run the sweeps of results/ that their ledgers lack: an hour or two
-	for spec in results/*.toml; do $(PYTHON) -m minitron sweep $$spec || exit 1; done
+	for spec in results/*.toml; do $(PYTHON) -m minitron sweep $$spec --out $${spec%.toml}.jsonl || exit 1; done
 
 kills: engine .venv-test/ready  ## kill sweeps a hundred times, with their workers and dask's, and runs two hundred times: nothing may be lost; some minutes
 	.venv-test/bin/python tests/sweep/kills.py

@@ -33,10 +33,35 @@ def numpy_is_too_old():
 
 
 def available_cpus():
-    """The number of cores that this process may use"""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The number of cores that this process may use: the least of its limits, at least 1"""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    limits = [cores or 1, *([int(slurm)] if slurm.isdecimal() else []), *cgroup_cpus()]
+    return max(1, int(min(limits)))
+
+
+def cgroup_cpus(groups="/proc/self/cgroup", mount="/sys/fs/cgroup"):
+    """The CPU quotas of the control groups of this process (Linux: containers, batch systems)
+
+    Version 2 has "200000 100000" or "max 100000" in cpu.max, version 1 the same two numbers, or -1,
+    in two files.  A group is limited by those above it too.
+    """
+    for line in file_text(groups).splitlines():
+        _, controllers, group = line.split(":", 2)
+        folder = Path(mount, controllers, group.lstrip("/"))
+        for path in (folder, *folder.parents):
+            numbers = (file_text(path / "cpu.max") or file_text(path / "cpu.cfs_quota_us")
+                       + file_text(path / "cpu.cfs_period_us")).split()
+            if len(numbers) == 2 and all(map(str.isdecimal, numbers)):
+                yield int(numbers[0]) / int(numbers[1])
+
+
+def file_text(path):
+    """A file's content, or "" if it cannot be read"""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
 
 
 def python_of(folder):

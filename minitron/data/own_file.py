@@ -22,11 +22,12 @@ def read_source(path):
     try:
         source = Path(path).read_bytes()
         source.decode()
-    except OSError as error:
-        raise MinitronError(f"task {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise MinitronError(f"task {path} is not UTF-8 (byte {error.start}): "
                             "save it as UTF-8") from None
+    except (OSError, ValueError) as error:      # a ValueError if the path has a NUL
+        reason = getattr(error, "strerror", error)
+        raise MinitronError(f"task {path} cannot be read: {reason}") from None
     return source
 
 

@@ -16,7 +16,6 @@ from ..base import blas
 from ..base.environment import ROOT
 from ..base.errors import MinitronError
 from ..base.files import append_line
-from ..data import tasks
 from ..data.config import RECORD_VERSION
 from . import learnt
 from .learnt import LEARNT, PARTLY
@@ -34,7 +33,7 @@ def make_record(config, task, status, parameters, progress, metrics, scored_by, 
     status: ok, diverged; progress: the checkpoint's; metrics: {length: metrics}, or {}
     """
     curve = finite_or_none(progress["curve"])
-    return identity(config, task, status) | {
+    return identity(config.key(task), config, status) | {
         "metrics": {str(length): at_length for length, at_length in metrics.items()},
         "curve": evenly_spaced(curve, CURVE_POINTS),
         "reached": first_steps_to(curve),
@@ -49,17 +48,17 @@ def make_record(config, task, status, parameters, progress, metrics, scored_by, 
     } | software()
 
 
-def failed_record(config, status, reason, seconds):
-    """The record of a run that ended without one.      status: timeout, killed"""
+def failed_record(key, config, status, reason, seconds):
+    """The record of a run that ended without one.      status: failed, timeout, killed"""
     failure = {"reason": reason, "metrics": {}, "curve": [], "seconds": round(seconds, 3)}
     # No run of this process: its own BLAS threads would say nothing about that one's.
     unknown = {"blas_threads": None}
-    return identity(config, tasks.load(config), status) | failure | software() | unknown
+    return identity(key, config, status) | failure | software() | unknown
 
 
-def identity(config, task, status):
+def identity(key, config, status):
     """The first fields of a record: which run it is of, and how the run ended"""
-    return {"key": config.key(task), "version": RECORD_VERSION, "status": status,
+    return {"key": key, "version": RECORD_VERSION, "status": status,
             "config": dataclasses.asdict(config), "seed": config.seed}
 
 
@@ -194,7 +193,7 @@ def task_metrics_texts(r):
 
 
 def verdict_sentence(record):
-    """Whether the ability emerged, by the least score at the trained lengths, or why it is not said"""
+    """Whether the ability emerged, by the least score at the trained lengths, or why not"""
     c, worst = record["config"], learnt.least(record)
     run = f"{c['task']} at dim {c['dim']}, length {c['length']}"
     if record["status"] != "ok":

@@ -7,6 +7,7 @@ import time
 from tqdm import tqdm
 
 from ..measure import learnt
+from ..sweep.ledger import is_finished
 from . import text
 
 BLOCK = "\u2588"            # of a bar, where the terminal can print it
@@ -24,18 +25,19 @@ class Board:
             self.draw()             # the first cell may take long
 
     def ended(self, record):
-        """After each cell: redraw, or print a line where that is impossible."""
+        """After each cell: redraw, or print a line where that is impossible; say why one failed."""
         self.records.append(record)
         self.cells += 1
         self.learnt += learnt.has_learnt(record) is True
         self.spent += self.costs.get(record["key"], 0.0)
+        failure = "" if is_finished(record) else f"{record['key']}: {record['reason']}"
         if self.live:
-            self.draw()
+            self.draw(failure)
             return
         score = learnt.score(record)
         score_text = "" if score is None else f", score {score:.2f}"
         line = f"{self.bar()}   {record['key']} {record['status']}{score_text}"
-        print(line, file=sys.stderr, flush=True)
+        print(line, *filter(None, [failure]), sep="\n", file=sys.stderr, flush=True)
 
     def bar(self):
         """tqdm's bar, over estimated seconds of work: cells differ too much to be counted"""
@@ -46,8 +48,11 @@ class Board:
                                 bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}")
         return f"{bar}, {self.cells} of {len(self.costs)} cells, {self.learnt} learnt"
 
-    def draw(self):
-        """Draw over the last drawing; only the bar where the diagram does not fit the window."""
+    def draw(self, message=""):
+        """Draw over the last drawing; only the bar where the diagram does not fit the window.
+
+        message: a line that stays above the drawing
+        """
         columns, rows = shutil.get_terminal_size()
         lines, plain = (list(text.lines(self.records, colour=colour, with_verdicts=False))
                         for colour in (text.can_colour(), False))
@@ -55,7 +60,7 @@ class Board:
             lines = []
         lines.append(self.bar()[:columns - 1])      # a wrapped line could not be drawn over
         erase = f"\x1b[{self.height}F\x1b[J" if self.height else ""
-        sys.stderr.write(erase + "\n".join(lines) + "\n")
+        sys.stderr.write(erase + "\n".join([*filter(None, [message]), *lines]) + "\n")
         sys.stderr.flush()
         self.height = len(lines)
 

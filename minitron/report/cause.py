@@ -1,5 +1,6 @@
 """Why a run may not have learnt its task: the first of these causes that fits its record
 
+    error       an exception ended the run
     unfinished  the run was killed or timed out
     lr          it diverged, or the held-out nll once rose by half and by 0.1 nats, and the loss of
                 the batches rose with it
@@ -37,6 +38,9 @@ class Cause(NamedTuple):
 
 def cause(record, successes=()):
     """record -> Cause.      successes: the records of its ledger that learnt the task"""
+    if record["status"] == "failed":
+        return Cause("error", record.get("reason") or "no reason is recorded",
+                     "sweep --retry failed, once it is mended")
     if record["status"] in ("killed", "timeout"):
         return Cause("unfinished", f"the run ended as {record['status']}",
                      "sweep --retry failed, with more time")

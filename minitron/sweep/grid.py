@@ -2,6 +2,7 @@
 
 Next: pool.py, which runs them.
 """
+import csv
 import dataclasses
 import itertools
 import math
@@ -35,14 +36,24 @@ def dial_values(name, given):
 
     given: "8,16,32", "1-5", "yes,no", of options "k=2;k=3", or a value or list from a spec file
     """
-    separator = ";" if name == "options" else ","
-    items = given.split(separator) if isinstance(given, str) else given
+    items = split_list(name, given) if isinstance(given, str) else given
     items = items if isinstance(items, list) else [items]
     values = [value for item in items for value in item_values(name, item)]
     if not values or len(set(values)) < len(values):
         raise MinitronError(f"{flag(name)} {given!r} names no value, or one twice: "
                             "give each value once")
     return values
+
+
+def split_list(name, text):
+    """The items of a list, as in a line of CSV: one in double quotes may have commas"""
+    separator = ";" if name == "options" else ","
+    if '"' not in text:
+        return text.split(separator)
+    try:
+        return next(csv.reader([text], delimiter=separator, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise MinitronError(f"{flag(name)} {text!r} is not a list: {error}") from None
 
 
 def item_values(name, item):
@@ -56,7 +67,7 @@ def item_values(name, item):
         is_number = type(text) is kind or kind is float and type(text) is int   # but not a bool
         if isinstance(text, str) or is_number:
             return [kind(text)]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         pass
     raise MinitronError(f"{flag(name)} {item!r} is not {NAMES[kind]}")
 
@@ -91,7 +102,7 @@ def cell(settings, axes):
     try:
         config = Config(**settings).resolve()
         return config.key(tasks.load(config)), config
-    except MinitronError as error:
+    except (MinitronError, OverflowError) as error:
         raise MinitronError(f"cell {cell_flags(settings, axes)}: {error}") from None
 
 

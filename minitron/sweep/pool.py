@@ -1,11 +1,12 @@
 """Sweeps: many small trainings, one per core, each a line in a ledger.
 
 A cell is a configuration; its key names it.  Cells that the ledger has are not run again, so a
-sweep that was stopped, by whatever means, resumes where it was.  Only this process writes the
-ledger, one line per cell when it ends.  Workers (minitron/training/cells.py) are processes of
-their own: one that dies loses nothing but its cell, and that becomes a record too.
+sweep that was stopped, by whatever means, resumes where it was.  Only the sweep writes the ledger,
+one line per cell when it ends.  Workers (minitron/training/cells.py) are processes of their own:
+one that dies loses nothing but its cell, and that becomes a record too.
+
+Next: cluster.py, the same on other machines.
 """
-import contextlib
 import dataclasses
 import json
 import os
@@ -14,18 +15,16 @@ import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from ..base import blas
 from ..base.environment import ROOT
 from ..base.errors import MinitronError
-from ..data.config import config_from_dict
 from ..measure import record
+from ..training.cells import software
 from .ledger import is_finished
 
 MINUTE, YEAR = 60, 365 * 24 * 3600
-PATIENCE = 10                       # seconds that a scheduler has to answer
 
 
 def cells_to_run(cells, records, redo=False, retry=False):
@@ -36,53 +35,31 @@ def cells_to_run(cells, records, redo=False, retry=False):
     return [cell for cell in cells if is_due(cell[0])]
 
 
-def run_cells(cells, ledger, board, jobs, timeout=None, models=None, cluster=None):
-    """Run cells, append each record to the ledger as it comes -> {status: how many}
-
-    timeout: seconds per cell; models: a folder that keeps them; cluster: a dask address.  Raises
-    MinitronError.
-    """
-    def model_path(key):
-        return None if models is None else str(Path(models).resolve() / f"{key}.bin")
-
-    if not cells:
-        return {}
-    if cluster is None:
-        records = run_locally(cells, jobs, timeout, model_path)
-    else:
-        records = run_on_cluster(cells, cluster, jobs, timeout, model_path)
-    counts = {}
-    with contextlib.closing(records):
-        for result in records:
-            record.append_record(ledger, result)
-            counts[result["status"]] = counts.get(result["status"], 0) + 1
-            board.ended(result)
-    return counts
-
-
 # ---- one process ----------------------------------------------------------------------------
 
 
 class Worker:
     """A process that runs one cell after the other (minitron/training/cells.py)."""
 
-    def __init__(self):
+    def __init__(self, sweep_software=None):
+        self.software = sweep_software or software()        # that the process has to have
         self.process = None
 
-    def run(self, config, model, timeout):
+    def run(self, key, config, model, timeout):
         """One cell -> its record, or one that says how it failed
 
-        model: a path to keep the model at, or None; timeout: seconds, or None
+        config: resolved; model: a path to keep the model at, or None; timeout: seconds, or None.
+        Raises MinitronError where the process has other software than this one.
         """
         start = time.monotonic()
         # The worker's folder belongs to this process, which deletes it however the worker ends.
         with tempfile.TemporaryDirectory(prefix="minitron-", ignore_cleanup_errors=True) as folder:
             question = {"config": dataclasses.asdict(config), "folder": folder, "model": model}
             answer = self.ask(question, timeout)
-        if "failed" not in answer:
+        if "key" in answer:
             return answer
-        status = "timeout" if answer.get("late") else "killed"
-        return record.failed_record(config, status, answer["failed"], time.monotonic() - start)
+        [(status, reason)] = answer.items()
+        return record.failed_record(key, config, status, reason, time.monotonic() - start)
 
     def step_seconds(self, config):
         """Seconds per training step on this machine, None where it cannot be measured"""
@@ -91,7 +68,8 @@ class Worker:
     def ask(self, question, timeout):
         """Send a line of JSON to the process -> its answer
 
-        Or {"failed": reason}, with "late" if that was the timeout (seconds, None for no limit).
+        Or {status: reason}: {"killed": ...} if it ended, {"timeout": ...} if that took too long
+        (seconds, None for no limit).  Raises MinitronError.
         """
         self.start()
         late = threading.Event()
@@ -99,7 +77,7 @@ class Worker:
         alarm.daemon = True
         alarm.start()
         try:
-            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.write(json.dumps(question | {"software": self.software}) + "\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
         except BrokenPipeError:
@@ -110,11 +88,14 @@ class Worker:
         answered = line.endswith("\n")
         code = self.wait() if late.is_set() or not answered else None
         if answered:
-            return json.loads(line)
+            answer = json.loads(line)
+            if "refused" in answer:
+                raise MinitronError(answer["refused"])
+            return answer
         if late.is_set():
-            return {"failed": f"stopped after {timeout:g} seconds", "late": True}
+            return {"timeout": f"stopped after {timeout:g} seconds"}
         signal_or_code = f"signal {-code}" if code < 0 else code
-        return {"failed": f"the worker ended with {signal_or_code}"}
+        return {"killed": f"the worker ended with {signal_or_code}"}
 
     def start(self):
         """Start the process, if there is none."""
@@ -143,10 +124,11 @@ class Worker:
 # ---- many processes -------------------------------------------------------------------------
 
 
-def run_locally(cells, jobs, timeout, model_path):
-    """Run cells in `jobs` processes: an iterator of records, as they come.  Closing it kills them.
+def run_locally(jobs, cells, timeout, model_path):
+    """Run cells in `jobs` processes: an iterator of (cell, record), as they come
 
-    model_path: key -> path or None
+    timeout: seconds per cell, or None; model_path: key -> path or None.  Closing the iterator kills
+    the processes.  Raises MinitronError.
     """
     queue, results = SimpleQueue(), SimpleQueue()
     for cell in cells:
@@ -156,9 +138,9 @@ def run_locally(cells, jobs, timeout, model_path):
         while (cell := next_or_none(queue)) is not None:
             key, config = cell
             try:
-                results.put(worker.run(config, model_path(key), timeout))
+                results.put((cell, worker.run(key, config, model_path(key), timeout)))
             except Exception as error:          # raised below, in the thread that waits
-                results.put(error)
+                results.put((cell, error))
         worker.close()
 
     workers = [Worker() for _ in range(min(jobs, len(cells)))]
@@ -167,10 +149,10 @@ def run_locally(cells, jobs, timeout, model_path):
         thread.start()
     try:
         for _ in cells:
-            result = results.get()
+            cell, result = results.get()
             if isinstance(result, Exception):
                 raise MinitronError(f"a worker could not be run: {result}") from result
-            yield result
+            yield cell, result
     finally:
         while next_or_none(queue) is not None:
             pass
@@ -186,48 +168,3 @@ def next_or_none(queue):
         return queue.get_nowait()
     except Empty:
         return None
-
-
-def run_on_cluster(cells, address, jobs, timeout, model_path):
-    """Run cells on dask.distributed: an iterator of records, as they come
-
-    address: of a scheduler, or "local" for `jobs` workers on this machine.  Each cell is a Python
-    process of its own on the machine that runs it.  dask runs the cells of a worker that dies
-    again, three times; then the cell counts as killed.
-    """
-    try:
-        from dask.distributed import Client, KilledWorker, LocalCluster, as_completed
-    except ImportError:
-        raise MinitronError("--cluster needs dask: pip install distributed") from None
-    cluster = None
-    if address == "local":
-        cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
-    try:
-        client = Client(cluster or address, timeout=PATIENCE)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise MinitronError(f"no dask scheduler answers at {address}: {error}") from None
-    try:
-        futures = {client.submit(run_in_own_process, dataclasses.asdict(config), model_path(key),
-                                 timeout, key=f"minitron-{key}"): config
-                   for key, config in cells}
-        for future in as_completed(futures):
-            try:
-                yield future.result()
-            except KilledWorker as error:
-                yield record.failed_record(futures[future], "killed", str(error), 0.0)
-            except Exception as error:          # no minitron on the workers, say, or no scheduler
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                raise MinitronError(f"dask could not run a cell: {reason}") from error
-    finally:
-        client.close()
-        if cluster is not None:
-            cluster.close()
-
-
-def run_in_own_process(config, model, timeout):
-    """One cell -> its record: the function that dask sends to its workers"""
-    worker = Worker()
-    try:
-        return worker.run(config_from_dict(config).resolve(), model, timeout)
-    finally:
-        worker.kill()

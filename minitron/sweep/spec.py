@@ -16,7 +16,8 @@ Two lines are for the table of `report --markdown` (report/table.py): `show` nam
     show = "exact"
     curve = {layers = 1}
 
-The ledger of NAME.toml is NAME.jsonl beside it, unless --out is given.
+The ledger that is published with NAME.toml is NAME.jsonl beside it.  A sweep writes into NAME.jsonl
+of the current folder, unless --out is given.
 """
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def read_spec(path):
             spec = toml_reader().load(file)
     except OSError as error:
         raise MinitronError(f"spec {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:         # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:       # not TOML, not UTF-8, thousands of [
         raise MinitronError(f"spec {path} is not TOML: {error}") from None
     for name, kind in OTHER_LINES.items():
         if name in spec and not isinstance(spec[name], kind):
@@ -114,7 +115,15 @@ def is_spec(path):
     return path.endswith(".toml")
 
 
-def ledger_of(what):
-    """The default ledger of a sweep: beside a spec file; in the current folder for a task"""
-    path = Path(what)
-    return str(path.with_suffix(".jsonl")) if is_spec(what) else f"{path.stem}.jsonl"
+def ledger_of(spec):
+    """The ledger that is published with a spec file: beside it"""
+    return str(Path(spec).with_suffix(".jsonl"))
+
+
+def new_ledger(what, shard=None):
+    """The default ledger of a sweep, in the current folder: those of results/ are not for users
+
+    shard: "I/N", whose cells are a ledger of their own
+    """
+    part = "" if shard is None else "." + shard.replace("/", "-of-")
+    return f"{Path(what).stem}{part}.jsonl"

@@ -4,28 +4,40 @@ The sweep starts it as `python train.py --cells PID DIRECTORY`, with the sweep's
 directory to which paths are relative.  The worker answers
 
     {"config": ..., "folder": to work in, "model": path or null}    with the record of the run,
-    {"time": config}                                                with {"step_seconds": ...}
+    {"time": config}                                                with {"step_seconds": ...},
+    {"check": [[config, version of its task], ...]}                 with {"ok": true},
 
-and after an error with {"failed": reason}.  One process runs many cells, because starting Python
-for each would cost a tenth of a cell of five seconds.
+and an exception with {"failed": reason}.  Each question also has the sweep's "software"; a worker
+that differs in it, or in the version of a task, answers {"refused": reason}, since its records
+would be of other runs.  One process runs many cells, because starting Python for each would cost a
+tenth of a cell of five seconds.
 """
+import hashlib
 import json
 import os
+import platform
 import statistics
 import sys
 import threading
 import time
+from functools import cache
 from pathlib import Path
 
+import numpy as np
+
+from ..base.environment import ROOT
+from ..base.errors import MinitronError
 from ..base.files import write_atomically
 from ..base.terminal import Interrupted
 from ..data import batches, tasks
-from ..data.config import config_from_dict
+from ..data.config import RECORD_VERSION, config_from_dict
+from ..data.own_file import error_text
 from ..model.optim import adamw
 from ..model.params import Params, init
 from .parallel import Workers
 from .run import Diverged
 
+SOURCE = ("minitron/**/*.py", "tasks/*.py", "train.py", "run.c")
 TIMED_SECONDS = 0.3         # spent on timing the steps of one configuration
 
 
@@ -33,19 +45,48 @@ def serve(train, parent, directory):
     """Answer the lines of standard input until it ends -> exit status      train: of train.py"""
     exit_with(int(parent))
     os.chdir(directory)
-    answers, sys.stdout = sys.stdout, sys.stderr            # only answers go to standard output
+    software()                                              # as it is now, before it is edited
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)                                           # nothing else goes to standard output
     for line in sys.stdin:
         try:
-            answer = answer_to(json.loads(line), train)
+            # NaN is not JSON: a record that has one fails here, and not when the sweep writes it
+            answer = json.dumps(answer_to(json.loads(line), train), allow_nan=False)
         except Interrupted:
             return 130
         except MemoryError:
-            answer = {"failed": "out of memory"}
-        except Exception as error:                          # a failed cell must not end the sweep
-            answer = {"failed": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
+            answer = json.dumps({"killed": "out of memory"})
+        except Refused as error:
+            answer = json.dumps({"refused": str(error)})
+        except (Exception, SystemExit) as error:            # a failed cell must not end the sweep
+            answer = json.dumps({"failed": failure_text(error)})
+        answers.write(answer + "\n")
         answers.flush()
     return 0
+
+
+class Refused(Exception):
+    """This process would not run the cells that the sweep means."""
+
+
+def failure_text(error):
+    return str(error) if isinstance(error, MinitronError) else error_text(error)
+
+
+@cache
+def software():
+    """{thing: value} that a sweep and its workers have to share"""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in SOURCE for path in ROOT.glob(pattern)):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return {"source": digest.hexdigest()[:12], "record version": RECORD_VERSION,
+            "NumPy": np.__version__}
+
+
+def refuse_difference(thing, here, there):
+    if here != there:
+        raise Refused(f"on {platform.node()}, {thing} is {here}; in the sweep, it is {there}: "
+                      "make them the same")
 
 
 def exit_with(parent):
@@ -59,9 +100,21 @@ def exit_with(parent):
 
 
 def answer_to(question, train):
+    for thing, value in question.pop("software").items():
+        refuse_difference(thing, software()[thing], value)
     if "time" in question:
         return {"step_seconds": step_seconds(config_from_dict(question["time"]).resolve())}
+    if "check" in question:
+        return check_tasks(question["check"])
     return run_cell(train, **question)
+
+
+def check_tasks(versions):
+    """Whether this machine has the sweep's tasks and their data.  Raises Refused, MinitronError."""
+    for values, version in versions:
+        config = config_from_dict(values)
+        refuse_difference(f"task {config.task}", repr(tasks.load(config).version), repr(version))
+    return {"ok": True}
 
 
 def run_cell(train, config, folder, model):

@@ -327,3 +327,37 @@ def test_makefile_needs_no_more_than_make_3_81():
     for newer in (r"!=", r"\.ONESHELL", r"\$\(file", r"&:", r"::=", r"\$\(guile", r"^undefine",
                   r"^private"):
         assert not re.search(newer, text, re.MULTILINE), newer
+
+
+# ---- cores -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line, files, cpus", [
+    ("0::/job/step", {"job/step/cpu.max": "max 100000", "job/cpu.max": "150000 100000"}, [1.5]),
+    ("0::/", {"cpu.max": "400000 200000"}, [2]),
+    ("0::/", {"cpu.max": "max 100000"}, []),
+    ("3:cpu,cpuacct:/docker/a", {"cpu,cpuacct/cpu.cfs_quota_us": "300000",
+                                 "cpu,cpuacct/cpu.cfs_period_us": "100000"}, [3]),
+    ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, []),
+    ("", {}, []),
+])
+def test_quotas_of_control_groups(tmp_path, line, files, cpus):
+    """Of versions 2 and 1; a container may not see the group that it is said to be in."""
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    (tmp_path / "groups").write_text(line + "\n" if line else "")
+    assert list(environment.cgroup_cpus(tmp_path / "groups", tmp_path)) == cpus
+
+
+@pytest.mark.parametrize("cores, slurm, quotas, cpus", [
+    (8, None, [], 8), (8, "2", [], 2), (8, "", [], 8), (8, "x", [], 8), (2, "16", [], 2),
+    (8, "4", [3.9, 6], 3), (8, None, [0.5], 1),
+])
+def test_cores_are_the_least_of_all_limits(monkeypatch, cores, slurm, quotas, cpus):
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    if slurm is not None:
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", slurm)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores), raising=False)
+    monkeypatch.setattr(environment, "cgroup_cpus", lambda: quotas)
+    assert environment.available_cpus() == cpus

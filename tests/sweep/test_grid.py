@@ -25,6 +25,9 @@ from minitron.training.cells import step_seconds
     ("tied", False, [False]),
     ("options", "k=2;k=3,world=1", ["k=2", "k=3,world=1"]),
     ("options", "k=2", ["k=2"]),
+    ("data", '"a,b.txt"', ["a,b.txt"]),
+    ("data", 'c.txt, "a,b ""1"".txt"', ["c.txt", 'a,b "1".txt']),
+    ("data", ["a,b.txt", "c.txt"], ["a,b.txt", "c.txt"]),
 ])
 def test_values_are_the_ones_given(name, given, values):
     assert grid.dial_values(name, given) == values
@@ -49,6 +52,8 @@ def test_values_are_the_ones_given(name, given, values):
     ("qk_norm", "maybe", "yes or no"),
     ("qk_norm", 1, "yes or no"),
     ("variant", 3, "not a name"),
+    ("data", '"a,b', "is not a list: unexpected end of data"),
+    ("lr", 10**400, "not a number"),
     ("head_dim", "0x10", "--head-dim '0x10'"),
 ])
 def test_wrong_values_are_refused(name, given, words):

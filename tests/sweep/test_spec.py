@@ -5,7 +5,7 @@ import pytest
 from helpers import refused
 
 from minitron.sweep import grid
-from minitron.sweep.spec import grids, ledger_of, read_spec
+from minitron.sweep.spec import grids, ledger_of, new_ledger, read_spec
 
 
 @pytest.fixture
@@ -74,6 +74,19 @@ def test_flags_take_precedence_over_cells(spec):
     ('task = "addition"\nwidth = 8', "'width' is unknown: use"),
     ('task = "addition"\nout = "x.jsonl"', "'out' is unknown: use"),
     ('task = "dancing"', "task 'dancing' is unknown"),
+    ("a = " + "[" * 3000 + "]" * 3000, "is not TOML"),
+    ('task = "addition"\ndim = ' + 5000 * "9", "is not TOML"),
+    ('task = "addition"\nlr = ' + 400 * "9", "is not a number"),
+    ('task = "addition"\ndim = ' + 400 * "9", "too large to convert"),
+    ('task = "addition"\nseeds = ' + 400 * "9", "is out of range"),
+    ('task = "addition"\ndim = 1979-05-27', "is not a whole number"),
+    ('task = "addition"\ndim = [nan, inf]', "is not a whole number"),
+    ('task = "addition"\nlr = nan', "lr nan"),
+    ('task = ["addition"]', "is unknown"), ("task = 5", "task '5' is unknown"),
+    ('task = "addition"\ndata = {a = 1}', "is not a name"),
+    ('task = "a\\u0000.py"', "cannot be read: embedded null byte"),
+    ('task = "text"\ndata = "\\u0000"', "null"),
+    ('task = "addition"\n'.encode("utf-16"), "is not TOML"),
     ('task = "addition"\ndim = "wide"', "--dim 'wide' is not a whole number"),
     ('task = "addition"\nseeds = 0', "--seeds 0 is out of range"),
     ('task = "addition"\nseeds = true', "--seeds True is out of range"),
@@ -100,10 +113,16 @@ def test_a_missing_spec_file_is_named(tmp_path):
     refused("nowhere.toml cannot be read: No such file", read_spec, tmp_path / "nowhere.toml")
 
 
-@pytest.mark.parametrize("what, ledger", [
-    ("results/gallery/markov.toml", "results/gallery/markov.jsonl"),
-    ("v1.2/a.b.toml", "v1.2/a.b.jsonl"),
-    ("addition", "addition.jsonl"), ("path/to/mine.py", "mine.jsonl"),
+@pytest.mark.parametrize("what, shard, ledger", [
+    ("results/gallery/markov.toml", None, "markov.jsonl"), ("v1.2/a.b.toml", None, "a.b.jsonl"),
+    ("addition", None, "addition.jsonl"), ("path/to/mine.py", None, "mine.jsonl"),
+    ("results/addition.toml", "0/16", "addition.0-of-16.jsonl"),
+    ("addition", "3/4", "addition.3-of-4.jsonl"),
 ])
-def test_the_ledger_is_beside_a_spec_or_in_the_current_folder(what, ledger):
-    assert ledger_of(what) == ledger
+def test_a_sweep_writes_into_the_current_folder_and_a_shard_into_its_own_ledger(
+        what, shard, ledger):
+    assert new_ledger(what, shard) == ledger
+
+
+def test_a_published_ledger_is_beside_its_spec():
+    assert ledger_of("v1.2/a.b.toml") == "v1.2/a.b.jsonl"

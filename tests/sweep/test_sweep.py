@@ -198,9 +198,9 @@ def test_an_alarm_that_comes_with_the_answer_does_not_hit_the_next_cell(monkeypa
     config = Config(dim=2, length=1, steps=2, batch=4, test_items=5).resolve()
     worker = pool.Worker()
     monkeypatch.setattr(pool.threading, "Timer", Late)
-    first = worker.run(config, None, 100)
+    first = worker.run("key", config, None, 100)
     monkeypatch.undo()
-    assert (first["status"], worker.run(config, None, 100)["status"]) == ("ok", "ok")
+    assert (first["status"], worker.run("key", config, None, 100)["status"]) == ("ok", "ok")
     worker.close()
 
 
@@ -225,35 +225,3 @@ def test_two_sweeps_do_not_share_a_ledger(whole, tmp_path):
     assert code == 0, stderr
     with pytest.raises(MinitronError, match="cannot be written"), ledger.locked(tmp_path):
         pass
-
-
-# ---- dask -----------------------------------------------------------------------------------
-
-
-def test_the_same_on_dask(whole, tmp_path):
-    pytest.importorskip("distributed")
-    out = tmp_path / "dask.jsonl"
-    code, stderr = run(out, "--cluster", "local")
-    assert code == 0 and keys(out) == keys(whole), stderr
-    assert timeless(records(out)) == timeless(records(whole))
-
-
-def test_a_worker_of_dask_that_cannot_run_a_cell_is_one_line(monkeypatch):
-    pytest.importorskip("distributed")
-    monkeypatch.setattr(pool, "run_in_own_process", lambda *arguments: 1 / 0)
-    cells = [("x", Config(dim=2, length=1).resolve())]
-    with pytest.raises(MinitronError, match="dask could not run a cell: ZeroDivisionError"):
-        list(pool.run_on_cluster(cells, "local", 1, None, lambda key: None))
-
-
-def test_no_scheduler_is_one_line(monkeypatch):
-    pytest.importorskip("distributed")
-    monkeypatch.setattr(pool, "PATIENCE", 0.2)
-    with pytest.raises(MinitronError, match="no dask scheduler answers at tcp://127.0.0.1:9"):
-        next(pool.run_on_cluster([], "tcp://127.0.0.1:9", 1, None, None))
-
-
-def test_dask_is_asked_for_by_name(monkeypatch):
-    monkeypatch.setitem(sys.modules, "dask.distributed", None)
-    with pytest.raises(MinitronError, match="pip install"):
-        next(pool.run_on_cluster([], "local", 1, None, None))
