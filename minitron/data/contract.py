@@ -91,6 +91,53 @@ def check_prepared(parts):
                          "and a fingerprint, which is text")
 
 
+def measure(name, function):
+    """reference(), group() or sampled() of a module: errors name it, and its result is checked"""
+    def call(*arguments, **options):
+        try:
+            return RESULTS[name](function(*arguments, **options), arguments[0])
+        except ResultError as error:
+            raise ValueError(f"{name}() gives {error}") from None
+        except Exception as error:          # with the traceback, which has the line of the file
+            reason = ValueError(f"{name}() raises {type(error).__name__}: {error}")
+            raise reason.with_traceback(error.__traceback__) from error
+
+    return call
+
+
+class ResultError(ValueError):
+    """A result that the contract does not allow."""
+
+
+def reference_result(numbers, tokens):
+    """{name: nats} as finite floats"""
+    if not isinstance(numbers, dict):
+        raise ResultError(f"{kind(numbers)}: it must give a dict, name -> nats per token")
+    return {str(name): finite(value, name) for name, value in numbers.items()}
+
+
+def group_result(groups, tokens):
+    """A number per row"""
+    if getattr(groups, "shape", None) != (len(tokens),) or groups.dtype.kind not in "biu":
+        raise ResultError(f"{kind(groups)}: it must give integers ({len(tokens)},), one per row")
+    return groups
+
+
+def sampled_result(share, temperature):
+    """A probability"""
+    return finite(share, f"temperature {temperature:g}")
+
+
+def finite(value, name):
+    """A number as a float"""
+    if not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
+        raise ResultError(f"{value!r} for {name}: it must be a finite number")
+    return float(value)
+
+
+RESULTS = {"reference": reference_result, "group": group_result, "sampled": sampled_result}
+
+
 def check_pieces(pieces):
     """Whether a vocabulary is different texts, none of them empty"""
     numbers = {}                                # piece -> its place

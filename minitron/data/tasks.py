@@ -134,6 +134,10 @@ def held_to_contract(path, definition):
     """The module of a user's file, which is checked once.  Raises MinitronError."""
     with_defaults(definition)
     named_errors(path, contract.check_attributes)(definition, DEFAULTS)
+    for name in contract.RESULTS:
+        if hasattr(definition, name):
+            function = contract.measure(name, getattr(definition, name))
+            setattr(definition, name, named_errors(path, function))
     return definition
 
 
@@ -168,6 +172,7 @@ def load(config):
     source = bind(config, definition, variant, length, arguments)
     if is_file(config.task):
         named_errors(config.task, contract.check_repeats)(source.rows, length)
+        try_measures(definition, source.rows, length, variant, arguments)
     pieces, bos, widest = source.pieces, definition.BOS, definition.LENGTHS[1]
     ends = example_rows(source, length)[1].dtype == bool and definition.ENDS
     mixed = or_default(config.mixed, definition.MIXED)
@@ -182,6 +187,16 @@ def load(config):
         context=row_width(source, widest if definition.MIXED else longest, ends),
         batch=definition.BATCH, temperature=definition.TEMPERATURE,
         version=version(config.task, definition, source.fingerprint))
+
+
+def try_measures(definition, rows, length, variant, arguments):
+    """Call the functions that are used only after training.  Raises MinitronError if one fails."""
+    values = {"tokens": rows(Random(GALLERY), length, 16)[0], "length": length, "variant": variant,
+              "temperature": 1.0}
+    for name in contract.RESULTS:
+        if hasattr(definition, name):
+            call = (values[argument] for argument in contract.CALLS[name].split())
+            getattr(definition, name)(*call, **arguments)
 
 
 def check_settings(config, definition, variant, length, longest):

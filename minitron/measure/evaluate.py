@@ -103,12 +103,18 @@ def metrics_by_length(score, task, config, each=iter):
 
 
 def metrics_at_length(score, task, length, problems):
-    """All metrics at one length; each is None if there are no problems."""
+    """All metrics at one length, each of them None if there are no problems
+
+    Each is NaN if a logit is not finite.  Raises MinitronError where a function of a user's own
+    task fails.
+    """
     targets, module, n = problems.targets, task.module, len(problems.targets)
     if n == 0:
         return {"n": 0} | dict.fromkeys(METRICS)
     scores = nll, _, right = token_scores(score, problems)          # (B, T) each
     metrics = mean_scores(*scores, targets)
+    if math.isnan(metrics["nll"]):
+        return {"n": n} | dict.fromkeys(METRICS, math.nan)
     low, high = wilson(metrics["exact"], n)
     chance_token, chance_exact = batches.chance(task, length)
     metrics |= {
@@ -139,6 +145,8 @@ def basic_metrics(score, problems, map_chunks=map):
 def token_scores(score, problems, map_chunks=map):
     """nll, brier and right (bool) of each scored token, (B, T) each; 0, 0 and True elsewhere
 
+    nll and brier are NaN where a logit is not finite: the largest one is no answer then.
+
     map_chunks: map, or the map of a thread pool, which scores several chunks of rows at once
     """
     nll, brier = np.zeros((2, *problems.targets.shape))
@@ -150,6 +158,7 @@ def token_scores(score, problems, map_chunks=map):
         _, inputs, targets, positions = problems.subset(chunk)
         scored = targets >= 0
         logits, answers = score(inputs, scored, positions).astype(np.float64), targets[scored]
+        logits[~np.isfinite(logits).all(axis=1)] = np.nan
         logp = log_softmax(logits)                                                  # (M, V)
         hit = logp[np.arange(len(answers)), answers]                                # (M,)
         nll[chunk][scored] = -hit
@@ -167,8 +176,10 @@ def log_softmax(logits):
 
 
 def mean_scores(nll, brier, right, targets):
-    """(B, T) each -> n and the BASIC metrics"""
+    """(B, T) each -> n and the BASIC metrics, NaN if nll is"""
     scored = targets >= 0
+    if np.isnan(nll[scored]).any():
+        return {"n": len(targets)} | dict.fromkeys(BASIC, math.nan)
     return {"n": len(targets), "token": float(right[scored].mean()),
             "exact": float(right.all(axis=1).mean()),
             "nll": float(nll[scored].mean()), "brier": float(brier[scored].mean())}
@@ -240,9 +251,12 @@ def edit_distance(score, problems, right):
 
     Over the first EDIT_PROBLEMS problems.  right (B, T): of token_scores.  If every token is right
     given the ones before it, greedy generation is right too, and nothing needs to be generated.
+    None unless the answer is the same columns in each row.
     """
-    right = right[:EDIT_PROBLEMS].all(axis=1)                                       # (B,)
-    answer = (problems.targets >= 0).all(axis=0)                # (T,): the same columns in each row
+    scored = problems.targets >= 0
+    right, answer = right[:EDIT_PROBLEMS].all(axis=1), scored[0]                    # (B,), (T,)
+    if (scored != answer).any():
+        return None
     wrong = problems.subset(np.flatnonzero(~right))
     if len(wrong.targets) == 0:
         return 0.0

@@ -49,12 +49,13 @@ def induction_pattern(tokens):
 
 
 def score(weights, pattern):
-    """sum(|weights| * pattern) / sum(|weights|); linear attention has a sign
+    """sum(|weights| * pattern) / sum(|weights|), or 0 without weights; linear attention has a sign
 
     weights (..., B, T, T), pattern (B, T, T) -> (...)
     """
     size = np.abs(weights)
-    return (size * pattern).sum(axis=(-3, -2, -1)) / size.sum(axis=(-3, -2, -1))
+    part, total = ((size * share).sum(axis=(-3, -2, -1)) for share in (pattern, 1))
+    return part / np.where(total == 0, 1, total)
 
 
 def head_scores(weights, tokens, queries=None):

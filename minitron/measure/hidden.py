@@ -21,11 +21,11 @@ def fourier(table, top=5):
 
     table (p, D), row a the embedding of hour a of a clock -> 0 to 1.  A model that adds by rotation
     needs sines and cosines of a few frequencies alone.  Random rows have about top / (p // 2) in
-    them, and somewhat more, since the largest are taken.
+    them, and somewhat more, since the largest are taken.  0 if all rows are equal.
     """
     power = (np.abs(np.fft.rfft(np.asarray(table, np.float64), axis=0)) ** 2).sum(axis=1)[1:]
     mirrored = np.full(len(power), 2.0)             # rfft leaves out each frequency's mirror image
     if len(table) % 2 == 0:
         mirrored[-1] = 1                            # half a turn per step is its own
     power *= mirrored
-    return float(np.sort(power)[-top:].sum() / power.sum())
+    return float(np.sort(power)[-top:].sum() / (power.sum() or 1))

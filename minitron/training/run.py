@@ -189,8 +189,6 @@ def evaluate_held_out(run, workers, loss):
     point |= instrument_readings(run)
     run.progress["curve"].append(point)
     if bad := record.nonfinite_names(point):
-        if "nll" in bad:                # of such logits, the largest is not a prediction
-            point |= {"token": None, "exact": None}
         raise diverged(run, f"step {point['step']}: no finite held-out {' or '.join(bad)}")
     run.progress["solved"] = run.progress["solved"] + 1 if is_solved(run.task, point) else 0
     return point

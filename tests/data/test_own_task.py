@@ -338,3 +338,33 @@ def test_the_rows_of_minitrons_own_tasks_pass_the_same_checks(write):
             assert np.array_equal(tokens, expected[0]) and np.array_equal(answer, expected[1])
         original = dataclasses.replace(Config(task=name).resolve(), task=copy)
         assert config.resolve() == original
+
+
+# Functions that evaluation calls
+
+@pytest.mark.parametrize("function, words", [
+    ("def group(tokens, length):\n    return tokens[:, 0] / 2", "group() gives float64 (16,)"),
+    ("def group(tokens, length):\n    return [0] * len(tokens)", "group() gives list"),
+    ("def group(tokens, length):\n    return tokens[:1, 0]", "group() gives int64 (1,)"),
+    ("def group(tokens, length):\n    return tokens.nosuch", "group() raises AttributeError"),
+    ("def reference(tokens, variant):\n    return {'best': np.nan}",
+     "reference() gives nan for best"),
+    ("def reference(tokens, variant):\n    return {'best': '1'}", "reference() gives '1' for best"),
+    ("def reference(tokens, variant):\n    return 0.5", "reference() gives float"),
+    ("def reference(tokens, variant):\n    return {}['best']",
+     "line 9: reference() raises KeyError: 'best'"),
+    ("def sampled(temperature, length, variant):\n    return None", "sampled() gives None"),
+])
+def test_faults_of_what_is_measured_are_named_before_training(write, function, words):
+    name = write(f"{GOOD}{function}\n")
+    message = refusal(name)
+    assert message.startswith(f"task {name}") and words in message
+
+
+def test_results_of_a_file_are_plain_numbers(write):
+    """Of NumPy, they could not be written into a record."""
+    functions = ("def reference(tokens, variant):\n    return {'best': np.float32(0.5)}\n"
+                 "def sampled(temperature, length, variant):\n    return np.float32(1)\n")
+    definition = tasks.load(Config(task=write(GOOD + functions))).module
+    assert json.dumps([definition.reference([], "plain"), definition.sampled(1, 2, "plain")]) \
+        == '[{"best": 0.5}, 1.0]'

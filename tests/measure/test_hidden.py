@@ -77,6 +77,12 @@ def test_linear_attention_counts_by_size():
     assert heads.head_scores(weights, np.arange(3)[None])["previous"] == [[0.5]]
 
 
+def test_shares_of_nothing_are_zero():
+    """Attention of linear heads may vanish, and so may what differs between the rows of a table."""
+    assert heads.head_scores(np.zeros((1, 1, 1, 3, 3)), np.arange(3)[None])["induction"] == [[0]]
+    assert hidden.fourier(np.ones((8, 3))) == 0 == hidden.fourier(np.zeros((1, 3)))
+
+
 def test_repeated_rows_are_repeated():
     rows = heads.repeated(Random(1), 50, 7, 3, 4)
     assert rows.shape == (4, 21)

@@ -128,6 +128,13 @@ def test_greedy_follows_its_own_errors():
     assert edits_of(score, rows) == 2 / 4                      # without the 3, and with a 7
 
 
+def test_edit_is_undefined_where_rows_have_their_answers_in_different_columns():
+    """It would be of the columns that they share, or 0 / 0."""
+    targets = np.array([[-1, 1, 2], [1, 2, -1]])
+    for score in (scorer_of(np.maximum(targets, 0), 3), scorer_of(np.zeros_like(targets), 3)):
+        assert edits_of(score, problems_of(targets)) is None
+
+
 def test_each_row_is_given_its_own_positions():
     """A model that answers the position id of each token, on more rows than are scored at once"""
     r = np.random.RandomState(0)
@@ -231,6 +238,24 @@ def test_metrics_without_a_problem_have_every_name_and_no_number():
     assert {name for name, number in metrics.items() if number is None} == metrics.keys() - {"n"}
     assert evaluate.basic_metrics(uniform_scorer(task), none) == {
         "n": 0, "token": None, "exact": None, "nll": None, "brier": None}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_largest_of_logits_that_are_not_finite_is_not_an_answer(bad):
+    """The argmax of NaN is token 0: a model of NaN would solve what 0 answers."""
+    task, config = task_of(length=2, test_items=20)
+    rows = evaluate.problems(task, config, 2, "test", 20)
+    rows = rows._replace(targets=np.where(rows.targets >= 0, 0, -1))
+
+    def score(inputs, scored, positions):
+        logits = logits_of(np.zeros(scored.sum(), int), len(task.pieces))
+        logits[-1, 3] = bad
+        return logits
+
+    metrics = evaluate.metrics_at_length(score, task, 2, rows)
+    assert metrics.pop("n") == 20 and all(map(math.isnan, metrics.values()))
+    assert math.isnan(evaluate.basic_metrics(score, rows)["exact"])
+    assert math.isnan(evaluate.sampling_accuracy(score, rows, 1.0))
 
 
 def test_in_context_gain_is_the_last_tenth_less_the_first():
