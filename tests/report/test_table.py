@@ -157,10 +157,11 @@ def minitron(*arguments):
 def test_a_spec_is_swept_once_and_shown(tmp_path):
     spec, ledger = tmp_path / "tiny.toml", tmp_path / "tiny.jsonl"
     spec.write_text(TINY)
-    assert "2 ok" in minitron("sweep", spec, "--jobs", "1")
+    assert "2 ok" in minitron("sweep", spec, "--jobs", "1", "--out", ledger)
     records = ledger.read_text()
     assert records.count("\n") == 2
-    assert "2 cells, 2 of them" in minitron("sweep", spec) and ledger.read_text() == records
+    assert "2 cells, 2 of them" in minitron("sweep", spec, "--out", ledger)
+    assert ledger.read_text() == records
     printed = minitron("report", spec, "--markdown")
     assert printed.index("| --layers 2 |") < printed.index("| --layers 1 |")
     assert printed.count("\n| 2 |") == printed.count("\n| 4 |") == 1           # points of the curve
