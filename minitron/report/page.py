@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..base.cli import flag_types
 from ..base.errors import MinitronError
 from ..base.files import write_atomically
-from ..data.command_line import training_command
+from ..data.command_line import OPTIONAL, training_command
 from ..data.config import Config
 from ..measure import learnt, scaling
 from ..measure.record import evenly_spaced
@@ -80,6 +81,7 @@ def readable_records(records):
 def why_unreadable(record):
     """The reason why this version cannot show a record, None if it can"""
     try:
+        check_kinds(record["config"])
         record = with_all_fields(record)
         embedded(record["config"])          # ValueError for NaN; all other numbers are rounded
         page_data([record], "")
@@ -88,6 +90,19 @@ def why_unreadable(record):
     except UNREADABLE:
         return "a field is missing or of another kind"
     return None
+
+
+def check_kinds(config):
+    """Raises TypeError for a value that a resolved configuration cannot have
+
+    Nor one that a terminal would take for a command, or cannot show.
+    """
+    for name, kind in flag_types(Config).items():
+        value = config.get(name, kind())
+        is_kind = isinstance(value, (int, float) if kind is float else kind)
+        is_shown = not isinstance(value, str) or value.isprintable()
+        if not (is_kind and is_shown or value is None and name in OPTIONAL):
+            raise TypeError(f"{name} is {value!r}")
 
 
 def with_all_fields(record):

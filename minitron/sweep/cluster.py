@@ -46,9 +46,13 @@ class Job(NamedTuple):
 def connected(address):
     """A dask client.      address: of the scheduler.  Raises MinitronError."""
     try:
+        from dask import config
         from dask.distributed import Client
     except ImportError:
         raise MinitronError("--cluster needs dask: pip install distributed") from None
+    if address.startswith("tls:") and not config.get("distributed.comm.tls.ca-file", None):
+        raise MinitronError(f"{address} needs certificates in dask's configuration: docs/sweeps.md "
+                            "shows how to make them")
     for name in ("distributed", "distributed.client"):              # errors here are one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     answers = SimpleQueue()

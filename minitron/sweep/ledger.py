@@ -10,27 +10,39 @@ except ImportError:         # Windows, where a second sweep is not kept out
     fcntl = None
 
 FINISHED = ("ok", "diverged")       # statuses of runs that ended by themselves
+MOST_NAMED = 3                      # lines of a ledger that are complained about one by one
 
 
 def read_records(*paths):
-    """-> {key: record}, [complaint about a line].  Raises MinitronError for an unreadable file.
+    """-> {key: record}, [complaint about lines].  Raises MinitronError for an unreadable file.
 
-    The last record of a key counts, but a run that was killed or timed out does not replace one
-    that ended.  A line that a crash has torn, or that is not a record, is skipped and named.
+    The last record of a key counts, but a run that failed does not replace one that ended.  A line
+    that a crash has torn, or that is not a record, is skipped and named.
     """
     records, complaints = {}, []
     for path in paths:
+        skipped = []
         for number, line in enumerate(read_lines(path), 1):
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = json.loads(line, parse_int=short_int)
                 before = records.get(record["key"])
                 if before is None or not is_finished(before) or is_finished(record):
                     records[record["key"]] = record
             except (ValueError, TypeError, KeyError, RecursionError):
-                complaints.append(f"{path}, line {number}: not a record, skipped: {line[:40]!r}")
+                skipped.append(f"{path}, line {number}: not a record, skipped: {line[:40]!r}")
+        complaints += skipped[:MOST_NAMED]
+        if len(skipped) > MOST_NAMED:
+            complaints.append(f"{path}: {len(skipped) - MOST_NAMED} more lines are not records")
     return records, complaints
+
+
+def short_int(digits):
+    """An integer of JSON, of a size that any field can have.  Raises ValueError."""
+    if len(digits) > 20:
+        raise ValueError("more than 64 bits")
+    return int(digits)
 
 
 def read_lines(path):

@@ -109,6 +109,37 @@ def test_unreadable_records_are_rerun_and_those_of_others_are_left_alone(tmp_pat
     assert "2 cells, 1 of them in" in command("sweep", *flags, "--out", path, "--redo")[1]
 
 
+DEEP = 3000 * "[" + 3000 * "]"
+
+
+@pytest.mark.parametrize("field", [
+    "key", "status", "config", "config dim", "config lr", "config qk_norm", "config task",
+    "config data", "metrics", "metrics 2", "metrics 2 exact", "metrics 2 n", "curve", "curve 0",
+    "curve 0 nll", "seconds", "flops"])
+def test_a_record_of_wrong_types_beside_a_good_one_is_left_out_or_shown(tmp_path, command, field):
+    """null where a number is, a number of 400 digits, lists 3,000 deep: never a traceback."""
+    *parents, name = field.split()
+    for value in ("null", "[]", "{}", '"x"', "true", "1e400", 400 * "9", DEEP, r'"\ud800"',
+                  r'"\u001b[31m"'):
+        good, bad = synthetic_record(dim=8, length=2), synthetic_record(dim=16, length=2)
+        place = bad | {"key": "other"}
+        for parent in parents:
+            place = place[int(parent) if parent.isdecimal() and isinstance(place, list) else parent]
+        place[name if isinstance(place, dict) else int(name)] = "VALUE"
+        path = tmp_path / "l.jsonl"
+        path.write_text(f"{json.dumps(good)}\n" + json.dumps(bad).replace('"VALUE"', value) + "\n")
+        status, output, error = command("report", path)
+        assert status == 0 and "percent of runs" in output and "Traceback" not in error
+        assert "\x1b" not in output + error, "a terminal would take it for a command"
+
+
+def test_a_file_that_is_not_a_ledger_is_complained_about_briefly(tmp_path, command):
+    path = tmp_path / "model.bin"
+    path.write_bytes(bytes(range(256)) * 1000)
+    status, _, error = command("report", path)
+    assert status == 2 and len(error.splitlines()) == 5 and "more lines are not records" in error
+
+
 def test_a_ledger_that_cannot_be_read_back_is_only_written(command):
     """/dev/full has no end."""
     flags = ["--dim", "2", "--steps", "1", "--seeds", "1", "--out", "/dev/full", "--list"]

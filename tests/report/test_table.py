@@ -1,6 +1,5 @@
 """Markdown tables of specs: rows in order, metrics by hand, and a sweep from spec to table."""
 import json
-import os
 import subprocess
 import sys
 
@@ -148,11 +147,9 @@ curve = {layers = 2}
 """
 
 
-def minitron(folder, *arguments):
-    """The text that `python -m minitron` prints in a folder, where a sweep puts its ledger"""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "minitron", *map(str, arguments)], cwd=folder,
-                          env=environment, capture_output=True, text=True)
+def minitron(*arguments):
+    done = subprocess.run([sys.executable, "-m", "minitron", *map(str, arguments)], cwd=ROOT,
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -160,15 +157,15 @@ def minitron(folder, *arguments):
 def test_a_spec_is_swept_once_and_shown(tmp_path):
     spec, ledger = tmp_path / "tiny.toml", tmp_path / "tiny.jsonl"
     spec.write_text(TINY)
-    assert "2 ok" in minitron(tmp_path, "sweep", spec, "--jobs", "1")
+    assert "2 ok" in minitron("sweep", spec, "--jobs", "1", "--out", ledger)
     records = ledger.read_text()
     assert records.count("\n") == 2
-    assert "2 cells, 2 of them" in minitron(tmp_path, "sweep", spec)
+    assert "2 cells, 2 of them" in minitron("sweep", spec, "--out", ledger)
     assert ledger.read_text() == records
-    printed = minitron(tmp_path, "report", spec, "--markdown")
+    printed = minitron("report", spec, "--markdown")
     assert printed.index("| --layers 2 |") < printed.index("| --layers 1 |")
     assert printed.count("\n| 2 |") == printed.count("\n| 4 |") == 1           # points of the curve
-    assert minitron(tmp_path, "report", spec) == minitron(tmp_path, "report", ledger)
+    assert minitron("report", spec) == minitron("report", ledger)
 
 
 def test_tables_are_printed_with_an_empty_line_between(tmp_path, capsys):

@@ -224,6 +224,12 @@ def test_no_scheduler_is_one_line(monkeypatch):
         cluster.connected("tcp://127.0.0.1:9").__enter__()
 
 
+def test_tls_without_certificates_is_one_line():
+    pytest.importorskip("distributed")
+    with pytest.raises(MinitronError, match="tls://host:8786 needs certificates in dask's config"):
+        cluster.connected("tls://host:8786").__enter__()
+
+
 def test_dask_is_asked_for_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
     with pytest.raises(MinitronError, match="pip install"):

@@ -73,11 +73,12 @@ def statuses(out):
 
 def test_any_exception_in_a_cell_is_a_record_and_the_sweep_goes_on(planted, tmp_path, capfd):
     """... with its reason, printed too; the same command finds nothing left to run."""
-    out = tmp_path / "l.jsonl"
+    out = tmp_path / "l 2.jsonl"
     command = ["sweep", "addition", *SMALL, "--seed", "0-4,6", "--jobs", "2", "--out", str(out)]
     assert main(command) == 1
     assert statuses(out) == dict.fromkeys(REASONS, "failed") | {6: "ok"}
-    error = capfd.readouterr().err
+    output, error = capfd.readouterr()
+    assert f"1 ok; report: python -m minitron report '{out}'\n" in output, "quoted for a shell"
     for record in map(json.loads, out.read_text().splitlines()):
         if record["status"] == "failed":
             reason = REASONS[record["seed"]]

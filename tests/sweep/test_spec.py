@@ -1,9 +1,11 @@
 """Spec files: the same as flags, unions of small grids, and one line for whatever is wrong."""
 import itertools
+import subprocess
 
 import pytest
 from helpers import refused
 
+from minitron.base.environment import ROOT
 from minitron.sweep import grid
 from minitron.sweep.spec import grids, ledger_of, new_ledger, read_spec
 
@@ -126,3 +128,13 @@ def test_a_sweep_writes_into_the_current_folder_and_a_shard_into_its_own_ledger(
 
 def test_a_published_ledger_is_beside_its_spec():
     assert ledger_of("v1.2/a.b.toml") == "v1.2/a.b.jsonl"
+
+
+@pytest.mark.parametrize("target, folder", [("sweeps", "results"), ("gallery", "results/gallery")])
+def test_make_writes_into_the_published_ledgers(target, folder):
+    command = ["make", "-o", "engine", target, "PYTHON=echo"]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    specs = sorted((ROOT / folder).glob("*.toml"))
+    assert specs and printed.splitlines()[-len(specs):] == [
+        f"-m minitron sweep {folder}/{spec.name} --out {folder}/{spec.stem}.jsonl"
+        for spec in specs]

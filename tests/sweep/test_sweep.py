@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -81,6 +82,23 @@ def test_shards_together_are_the_whole(whole, tmp_path):
     both.write_text("".join(part.read_text() for part in parts))
     assert not set(keys(parts[0])) & set(keys(parts[1]))
     assert timeless(records(both)) == timeless(records(whole))
+
+
+def test_the_script_for_slurm(tmp_path):
+    """The documentation's, with the variables of one task of the array."""
+    page = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    [script] = re.findall(r"^```bash\n(#!/bin/bash\n#SBATCH.*?)^```$", page, re.M | re.S)
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "sums.toml").write_text(
+        'task = "addition"\ndim = "2-19"\nlength = 1\nseeds = 1\nsteps = 2\ntest_items = 5\n')
+    variables = {"PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}:{os.environ['PATH']}",
+                 "SLURM_ARRAY_TASK_ID": "1", "SLURM_CPUS_PER_TASK": "1"}
+    shown = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=os.environ | variables,
+                           check=True, capture_output=True, text=True).stdout
+    assert "2 cells, 0 of them in sums.1-of-16.jsonl" in shown and "with 1 at a time" in shown
+    dims = [record["config"]["dim"] for record in records(tmp_path / "sums.1-of-16.jsonl")]
+    assert dims == [3, 19], "every sixteenth cell of eighteen, from the second on"
 
 
 def test_a_cell_is_what_train_py_trains(whole, tmp_path):
