@@ -1,15 +1,14 @@
 """The report of a ledger as one HTML file, which opens from disk and needs no network.
 
-Python decides and page.html draws: whether a run has learnt its task, which runs have a score,
-which learning rate is best, verdicts, scaling laws and causes are worked out here, by the
-functions that the terminal's report uses.  The page only counts and averages runs, over the axes
-that its reader chooses.  Numbers go out with three or four digits, as JSON in place of DATA;
-curves and the lengths tested are thinned where there are many.
+Python computes and page.html draws: its phase diagrams are made here for each choice of axes that
+it offers, by the functions that the terminal's report uses.  Numbers go out with three or four
+digits, as JSON in place of DATA; curves and the lengths tested are thinned where there are many.
 """
 import dataclasses
 import json
 import math
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from ..base.files import write_atomically
 from ..data.command_line import OPTIONAL, training_command
 from ..data.config import Config
 from ..measure import learnt, scaling
+from ..measure.evaluate import wilson
 from ..measure.record import evenly_spaced
 from . import phase, text
 from .not_yet import not_yet
@@ -27,15 +27,15 @@ from .not_yet import not_yet
 TEMPLATE = Path(__file__).with_name("page.html")
 PLACE = "DATA"                      # in the template, once
 TESTED = "length tested"            # an axis beside the fields of Config
-METRICS = ("exact", "token", "nll", "brier", "edit", "p_length", "n", "chance_exact",
-           "chance_token")
+MEANS = ("exact", "token", "nll", "brier", "edit", "p_length")      # that cells show
+METRICS = (*MEANS, "n", "exact_low", "exact_high")
 CURVES = ("loss", "nll", "exact", "norm", "distance", "fourier")    # and the scores of the heads
 HEADS = ("previous", "induction")
 # Limits that keep 500 runs below 1 MB: points per curve, values of all curves, lengths of all runs
 MAX_POINTS, MAX_VALUES, MAX_LENGTHS = 20, 55_000, 3000
 MIN_PER_RUN = 6                     # points and lengths, however many runs there are
 MIN_SIZES = 4                       # distinct, for a scaling law
-AXES = ("dim", "length", "layers", "steps")         # offered as axes even where they do not vary
+MAX_CELLS = 3000                    # of all diagrams of a task, but the first view has all of its
 # Raised by records that are not ones of this version
 UNREADABLE = (MinitronError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 FIELDS = [field.name for field in dataclasses.fields(Config)]
@@ -59,8 +59,8 @@ def embedded(data):
 def page_data(records, title):
     """Everything that the page shows"""
     tasks = [task_data(name, of_task) for name, of_task in phase.by_task(records)]
-    return {"title": title, "metrics": [*METRICS, "score", "learnt"], "tested": TESTED,
-            "tasks": tasks}
+    return {"title": title, "means": MEANS, "metrics": [*METRICS, "score"], "tested": TESTED,
+            "learnt": learnt.LEARNT, "tasks": tasks}
 
 
 # ---- records that can be shown ---------------------------------------------------------------
@@ -114,42 +114,107 @@ def with_all_fields(record):
 
 
 def task_data(name, records):
-    varied = phase.varied_fields(records)
-    dials = varied + [axis for axis in AXES if axis not in varied]
-    y, x = page_axes(records, varied)
-    runs = runs_data(records, dials)
+    runs = runs_data(records)
     # A curve is named once per task, not in every run.
     curves = list(dict.fromkeys(curve for run in runs for curve in run["curve"]))
     for run in runs:
         run["curve"] = [run["curve"].get(curve) for curve in curves]
-    return {"name": name, "varied": varied, "dials": dials, "y": y, "x": x, "curves": curves,
-            "runs": runs, "diagrams": diagrams_data(records, y, x),
+    return {"name": name, "curves": curves, "runs": runs,
+            "views": views_data(records, phase.varied_fields(records)),
             "not_yet": [entry | {"best": rounded(entry["best"], 3)} for entry in not_yet(records)]}
 
 
-def page_axes(records, varied):
-    """The first axes: the terminal's; beside a single varied dial, the lengths tested"""
+# ---- its phase diagrams ----------------------------------------------------------------------
+
+
+def views_data(records, varied):
+    """A view per choice of axes, first the terminal's: {"y", "x", "diagrams"}"""
+    views, cells = [], 0
+    for y, x in view_axes(records, varied):
+        view = {"y": y, "x": x, "diagrams": diagrams_data(records, y, x, with_laws=not views)}
+        cells += sum(len(diagram["cells"]) for diagram in view["diagrams"])
+        if not views or cells <= MAX_CELLS:
+            views.append(view)
+    return views
+
+
+def view_axes(records, varied):
+    """[(y, x)]: pairs of the varied dials; beside one dial the lengths tested, or no columns"""
+    dials = [name for name in varied if name != "lr"]
     y, x = phase.default_axes(varied)
-    has_lengths = any(len(record["metrics"]) > 1 for record in records)
-    return y, x or (TESTED if has_lengths else "length")
+    columns = list(dials)
+    if "length" not in varied and any(len(record["metrics"]) > 1 for record in records):
+        columns.append(TESTED)
+        x = x or TESTED
+    pairs = [pair for pair in product(dials, columns) if pair[0] != pair[1]]
+    return list(dict.fromkeys([(y, x), *pairs]))
 
 
-def diagrams_data(records, y, x):
+def diagrams_data(records, y, x, with_laws):
+    """The diagrams of a view.      x: a field of Config, TESTED or None"""
+    number = {id(record): i for i, record in enumerate(records)}
     if x == TESTED:
-        records = [learnt.at_length(record, length)
-                   for record in records for length in tested_lengths(record)]
-        x = "length"
-    return [diagram_data(diagram) for diagram in phase.phase_diagrams(records, y, x)]
+        at_lengths = []
+        for record in records:
+            for length in tested_lengths(record):
+                at_lengths.append(learnt.at_length(record, length))
+                number[id(at_lengths[-1])] = number[id(record)]
+        records, x = at_lengths, "length"
+    return [diagram_data(diagram, number, with_laws)
+            for diagram in phase.phase_diagrams(records, y, x)]
 
 
-def diagram_data(diagram):
-    """The verdict and the scaling laws of each column"""
-    columns = []
-    for x in diagram.xs:
-        records = phase.column_records(diagram, x)
-        laws = {size: scaling_law(records, size) for size in ("flops", "parameters")}
-        columns.append({"x": x, "verdict": text.verdict_sentence(diagram, x), "laws": laws})
-    return {"fixed": diagram.fixed, "columns": columns}
+def diagram_data(diagram, number, with_laws):
+    """number: {id(record): its place in the task's runs}"""
+    cells = [{"at": [diagram.ys.index(y), diagram.xs.index(x)],
+              "runs": [number[id(record)] for record in sorted(cell.records, key=seed_of)],
+              **cell_data(cell)}
+             for (y, x), cell in diagram.cells.items()]
+    return {"fixed": diagram.fixed, "ys": diagram.ys, "xs": diagram.xs, "cells": cells,
+            "moved": " ".join(" ".join(text.moved_lines(diagram)).split()),
+            "columns": [column_data(diagram, x, with_laws) for x in diagram.xs]}
+
+
+def seed_of(record):
+    return record["config"]["seed"]
+
+
+def cell_data(cell):
+    """What a cell shows: success and means of metrics, each None where no run has it"""
+    probability, (learnt_it, failed, unknown) = cell.probability(), cell.counts()
+    success, interval = None, ""
+    if probability:
+        success, (low, high), runs = probability
+        interval = (f"{learnt_it} of {runs} run{'s' * (runs > 1)} learnt it "
+                    f"(95% interval {100 * low:.0f} to {100 * high:.0f}%)")
+    counts = [f"{learnt_it}/{learnt_it + failed}"] * bool(probability)
+    counts += [f"{unknown} unclear"] * (unknown > 0)
+    counts += [f"{n} {status}" for status, n in sorted(Counter(
+        record["status"] for record in cell.records if record["status"] != "ok").items())]
+    return {"success": rounded(success, 4), "interval": interval, "counts": ", ".join(counts),
+            "uncertain": cell.is_uncertain(), "means": [cell_mean(cell, name) for name in MEANS]}
+
+
+def cell_mean(cell, name):
+    """The mean of a metric over the runs of a cell that have it, None without any"""
+    metrics = [phase.test_metrics(record) or {} for record in cell.records]
+    values = [each[name] for each in metrics if each.get(name) is not None]
+    return rounded(float(np.mean(values)), 4) if values else None
+
+
+def column_data(diagram, x, with_laws):
+    """Below a column: the frontier as two rows or None, chance, the verdict, scaling laws"""
+    records = phase.column_records(diagram, x)
+    rows = [None if y is None else diagram.ys.index(y) for y in phase.frontier(diagram, x)]
+    laws = {size: scaling_law(records, size) if with_laws else None
+            for size in ("flops", "parameters")}
+    return {"frontier": rows if phase.rows_have_order(diagram) else [None, None],
+            "frontier_text": text.frontier_text(diagram, x),
+            "chance": rounded(phase.chance(diagram, x), 4),
+            "verdict": text.verdict_sentence(diagram, x), "laws": laws}
+
+
+# ---- scaling laws ----------------------------------------------------------------------------
 
 
 def scaling_law(records, size):
@@ -189,12 +254,9 @@ def known_floor(all_metrics, lowest_nll):
 # ---- one run ---------------------------------------------------------------------------------
 
 
-def runs_data(records, dials):
+def runs_data(records):
     points, lengths = per_run_limits(records)
-    best = {id(record) for diagram in phase.phase_diagrams(records)
-            for cell in diagram.cells.values() for record in cell.records}
-    return [run_data(record, dials, points, lengths) | {"best_rate": id(record) in best}
-            for record in records]
+    return [run_data(record, points, lengths) for record in records]
 
 
 def per_run_limits(records):
@@ -204,7 +266,7 @@ def per_run_limits(records):
     return max(MIN_PER_RUN, points), max(MIN_PER_RUN, MAX_LENGTHS // len(records))
 
 
-def run_data(record, dials, max_points, max_lengths):
+def run_data(record, max_points, max_lengths):
     """The numbers of one run; max_lengths does not count the dial's length"""
     config, lengths = record["config"], tested_lengths(record)
     lengths = sorted({*evenly_spaced(lengths, max_lengths), *({config["length"]} & set(lengths))})
@@ -214,7 +276,6 @@ def run_data(record, dials, max_points, max_lengths):
         "reason": str(record.get("reason") or ""),
         "seed": config["seed"],
         "length": config["length"],
-        "settings": [config.get(name) for name in dials],
         "lengths": lengths,
         "metrics": [metrics_row(learnt.at_length(record, length)) for length in lengths],
         "reference": lowest_nll(record),
@@ -233,16 +294,12 @@ def tested_lengths(record):
 
 
 def metrics_row(record):
-    """METRICS, the normalized score, and learnt as 1 or 0; None for each that a run has not
-
-    The score decides how a run counts in a cell: a run without one is left out.
-    """
+    """METRICS and the score; None for each that a run has not"""
     metrics = phase.test_metrics(record) or {}
-    if metrics.get("reference") and not learnt.has_right_answers(record["config"]["task"], metrics):
-        metrics = metrics | {"chance_exact": None}      # nll is scored: a guesser has no chance
-    outcome = learnt.has_learnt(record)
-    return [rounded(metrics.get(name), 4) for name in METRICS] + [
-        rounded(learnt.score(record), 4), None if outcome is None else int(outcome)]
+    if metrics.get("exact") is not None:
+        low, high = wilson(metrics["exact"], metrics["n"])
+        metrics = metrics | {"exact_low": low, "exact_high": high}
+    return [rounded(metrics.get(name), 4) for name in METRICS] + [rounded(learnt.score(record), 4)]
 
 
 def lowest_nll(record):
