@@ -36,6 +36,11 @@ def whole(name, value, low=-math.inf, high=math.inf):
     return number
 
 
+def int32(name, value):
+    """whole() of 32 bits; run.c says which of these it takes"""
+    return whole(name, value, *INT32)
+
+
 def real(name, value, low, high):
     """A number from low to high as a float.  Raises MinitronError."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):

@@ -28,6 +28,7 @@ from .arguments import (
     as_array,
     each,
     each_flag,
+    int32,
     integers,
     listed,
     path_bytes,
@@ -86,7 +87,7 @@ class Engine:
     """
 
     def __init__(self, path, threads=None):
-        self.handle = ffi.NULL
+        self.handle, self.gone = ffi.NULL, "this engine is closed: open the model again"
         self.forks = []             # handles on the same weights, one per thread: see workers
         self.pool = None            # the threads of all forks but the first
         self.lock = threading.Lock()        # held by the call that is at work
@@ -97,7 +98,6 @@ class Engine:
         self.threads = whole("threads", threads, 1, thread_limits.MOST_THREADS)
         self.shared = thread_limits.threads_for_products(self.threads)
         self.tried = None           # the thread for which that many others were tried out
-        self.gone = "this engine is closed: open the model again"
         handle = self.new_handle(self.lib.mt_open, path_bytes(path))
         size = ffi.new("uint64_t *")
         provenance = self.lib.mt_get_provenance(handle, size)
@@ -122,9 +122,8 @@ class Engine:
         raise MinitronError("an engine cannot be copied or pickled: open the model file again")
 
     def close(self):
-        """The engine cannot be used any more.
-
-        Its memory is free once the last call on another thread has ended.
+        """The engine cannot be used any more; its memory is freed, at the latest with the last call
+        that another thread is still in.
         """
         pool, self.pool = self.pool, None
         if pool:
@@ -142,7 +141,7 @@ class Engine:
     def check(self, status, handle=None):
         """Raises MinitronError with mt_error's text unless the status is MT_OK."""
         if status:
-            reason = ffi.string(self.lib.mt_error(handle or self.handle))
+            reason = ffi.string(self.lib.mt_error(self.handle if handle is None else handle))
             raise MinitronError(" ".join(reason.decode(errors="replace").splitlines()))
 
     def opened(self):
@@ -256,8 +255,7 @@ class Engine:
 
     def reset(self, sequences, context):
         """Make room for that many empty sequences of up to `context` tokens, for this thread."""
-        sequences, context = whole("sequences", sequences, *INT32), whole("context", context,
-                                                                          *INT32)
+        sequences, context = int32("sequences", sequences), int32("context", context)
         with self.at_work() as handle:
             self.make_room(handle, sequences, context)
             self.user = get_ident()
@@ -267,7 +265,7 @@ class Engine:
 
     def length(self, sequence=0):
         """Tokens that a sequence holds, -1 if there is no such sequence"""
-        sequence = whole("sequence", sequence, *INT32)
+        sequence = int32("sequence", sequence)
         if self.user is None:
             self.opened()
             return -1
@@ -277,7 +275,7 @@ class Engine:
     def rewind(self, length, sequence=0):
         """Forget all but a sequence's first `length` tokens, so that another continuation can
         follow them."""
-        length, sequence = whole("length", length, *INT32), whole("sequence", sequence, *INT32)
+        length, sequence = int32("length", length), int32("sequence", sequence)
         with self.at_work(get_ident()) as handle:
             self.check(self.lib.mt_rewind(handle, sequence, length), handle)
 
@@ -287,8 +285,8 @@ class Engine:
         All arguments are (n,), see run.c's mt_forward.
         """
         tokens = token_list(tokens)
-        sequences, positions = each("sequence", sequences, tokens), each("position", positions,
-                                                                         tokens)
+        sequences = each("sequence", sequences, tokens)
+        positions = each("position", positions, tokens)
         wanted = each_flag("wanted value", wanted, tokens)
         logits = self.empty_logits(tokens, wanted)
         with self.at_work(get_ident()) as handle:
@@ -312,8 +310,8 @@ class Engine:
         for a negative target."""
         tokens, targets = token_list(tokens), integers("target", targets)
         targets = each("target", targets, tokens)
-        sequences, positions = each("sequence", sequences, tokens), each("position", positions,
-                                                                         tokens)
+        sequences = each("sequence", sequences, tokens)
+        positions = each("position", positions, tokens)
         with self.at_work(get_ident()) as handle:
             return self.score_arrays(handle, tokens, targets, sequences, positions)
 
@@ -335,8 +333,8 @@ class Engine:
         order
         """
         tokens = token_rows(tokens)
-        positions, wanted = each("position", positions, tokens), each_flag("wanted value", wanted,
-                                                                           tokens)
+        positions = each("position", positions, tokens)
+        wanted = each_flag("wanted value", wanted, tokens)
         batch, time = tokens.shape
         logits = self.empty_logits(tokens, wanted)
         row = np.arange(batch + 1) * time               # of logits, at which each sequence begins
@@ -365,7 +363,7 @@ class Engine:
         """
         tokens = token_rows(tokens)
         positions = each("position", positions, tokens)
-        layer, head = whole("layer", layer, *INT32), whole("head", head, *INT32)
+        layer, head = int32("layer", layer), int32("head", head)
         batch, time = tokens.shape
         sequences = np.repeat(np.arange(batch, dtype=np.int32), time)
         weights = np.empty((batch, time, time), np.float32)

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import random
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -364,6 +365,17 @@ def test_what_is_not_a_regular_file_is_not_read(command, addition, tmp_path, nam
         assert status == 2 and "not a regular file" in complaint
     status, _, [complaint] = command("eval", tmp_path / "pipe")
     assert status == 2 and "not a regular file" in complaint
+
+
+@needs_engine
+def test_without_assertions_and_docstrings(addition, tmp_path):
+    """python -OO: the commands, and the engine on a file of int8"""
+    script = ("import sys; from minitron import Engine; from minitron.__main__ import main; "
+              "main(['quantize', *sys.argv[1:]]); main(['eval', sys.argv[2], '--length', '2']); "
+              "main(['heads', sys.argv[2]]); print(Engine(sys.argv[2]).generate('12+34=', 2))")
+    command = [sys.executable, "-OO", "-c", script, addition[0], tmp_path / "int8.bin"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) == 12
 
 
 # ---- mistakes ------------------------------------------------------------------------------------

@@ -198,6 +198,15 @@ static void use(mt_engine *e, int many)
     float *weights = malloc((size_t)count * (size_t)count * sizeof *weights);
     CHECK(mt_reset(e, 2, count) == MT_OK && mt_length(e, 1) == 0 && mt_length(e, 2) == -1);
     CHECK(mt_forward(e, count, tokens, sequences, positions, NULL, logits) == MT_OK);
+    if (c->own_positions) {     // such a model wants them; then it is used as any other
+        CHECK(mt_forward(e, 1, tokens, NULL, NULL, NULL, logits) == MT_USAGE);
+        CHECK(mt_score(e, 1, tokens, NULL, NULL, targets, logprobs) == MT_USAGE);
+        CHECK(mt_attention(e, 1, tokens, NULL, NULL, 0, 0, weights) == MT_USAGE);
+        CHECK(continue_prompts(e, 1) == MT_USAGE);
+        CHECK(mt_reset(e, 2, count) == MT_OK);
+        CHECK(mt_forward(e, count, tokens, sequences, positions, NULL, logits) == MT_OK);
+        e->config.own_positions = 0;
+    }
     CHECK(mt_length(e, 0) + mt_length(e, 1) == count);
     CHECK(mt_rewind(e, 0, mt_length(e, 0) + 1) == MT_USAGE && mt_rewind(e, 0, 1) == MT_OK &&
           mt_rewind(e, 1, 0) == MT_OK);
