@@ -95,6 +95,8 @@ class Cluster:
         Raises MinitronError where none can run cells.
         """
         self.update()
+        if not self.present:
+            print(f"waiting for a worker to join, {JOINING} seconds at most", file=sys.stderr)
         while self.checks or not self.free:
             time.sleep(0.1)
             self.update()
@@ -127,7 +129,7 @@ class Cluster:
         """Check workers that have joined, forget those that have left.  Raises MinitronError."""
         try:
             threads = self.client.nthreads(callback_timeout=PATIENCE)
-        except (OSError, asyncio.TimeoutError) as error:
+        except (Exception, asyncio.CancelledError) as error:    # dask closes a client by itself too
             raise MinitronError("the dask scheduler does not answer any more "
                                 f"({failure_text(error)}): run the same command again") from None
         now = time.monotonic()

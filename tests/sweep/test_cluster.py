@@ -108,8 +108,17 @@ def test_jobs_limits_the_cells_in_flight(client, plant):
     assert len(run_all(client, most=1)[0]) == 4 and max(most) == 1
 
 
-def test_a_cluster_without_workers_is_one_line(client):
+def test_a_cluster_without_workers_is_one_line(client, capsys):
     refused("no worker that can run cells came in 0.5 seconds: start one", run_all, client)
+    assert capsys.readouterr().err == "waiting for a worker to join, 0.5 seconds at most\n"
+
+
+def test_a_scheduler_that_ends_during_a_sweep_is_one_line(client, monkeypatch):
+    client.scale(1)
+    machines = cluster.Cluster(client, CELLS)
+    machines.wait_for_workers()
+    client.close()
+    refused("scheduler does not answer any more .*: run the same", machines.update)
 
 
 @pytest.mark.parametrize("check, complaint", [
