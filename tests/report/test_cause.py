@@ -21,6 +21,7 @@ RISING, FALLING = ([2, 2, 2, 2.5, 3, 4, 5, 6, 6, 6, 6, 6],
                    [2, 2, 2, 1.5, 1, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
 SLOPE = [2 - 0.05 * i for i in range(12)]
 CAUSES = {
+    "error": synthetic_record(status="failed"),
     "unfinished": synthetic_record(status="killed"),
     "lr, diverged": synthetic_record(status="diverged"),
     "lr, a spike": unlearnt(SPIKE, SPIKE),
