@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""How often the verdict on a sweep is right: the rule applied to ledgers whose truth is known.
+"""How often the verdict on a sweep is wrong where it is given: ledgers whose truth is known.
 
-    python bench/verdict.py [--ledgers 200]         the tables in docs/verdict.md, Markdown
+    python bench/verdict.py [--ledgers 2000]        the tables in docs/verdict.md, Markdown
 
 A synthetic ledger is a list of records as train.py writes them, as far as the report reads them,
-and goes through the report's own code, which handles chance levels and runs that diverged or are
-missing.  Each truth comes in more than one form: easy ones, and those that an earlier rule got
-wrong.  The rule is minitron/report/verdict.py.
+and goes through the report's own code.  Its dial stands for dims from 2 to 128; its grid is thinned
+at random, and so are its seeds, its test problems and its noise.  The truth is the kind of the
+curves without noise, on all settings between the first and the last of the grid.  The rule is
+minitron/report/verdict.py.
 """
 import argparse
 import dataclasses
@@ -21,130 +22,163 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from minitron.data.config import Config
-from minitron.report import phase, text
-from minitron.report.verdict import rule, verdict
+from minitron.measure.evaluate import wilson
+from minitron.measure.learnt import LEARNT
+from minitron.report import phase
+from minitron.report.verdict import verdict
 
-TRUTHS = ("always", "not yet", "luck", "mirage", "jump", "gradual")
-NAMES = (*TRUTHS, "unclear")
-# Forms on which no threshold was chosen
-OTHERS = ("jump from a sloping plateau", "jump, one setting earlier for some seeds",
-          "luck, rarely one or the other", "mirage, faster and faster", "mirage, a power law",
-          "gradual, a sigmoid")
-SHAPES = ((4, 3), (5, 3), (6, 3), (8, 3), (6, 5), (8, 5))           # settings of the dial, seeds
-CALIBRATED = (6, 3)
+DIMS = np.array([2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128])
+DOUBLINGS = 6                       # from the first of them to the last
+KINDS = ("always", "not yet", "luck", "mirage", "jump", "gradual")
+NO_KIND = "none of these"           # smooth, within two doublings, and less than half of it hidden
+NAMES = (*KINDS, "unclear")
 
 
 class World(NamedTuple):
-    """The test of the runs, and how many runs are lost"""
+    """The test of the runs, and how far equal runs differ"""
 
-    about: str
-    task: str
-    tokens: int             # of an answer: exact match needs them all
+    tokens: int             # of an answer: exact match needs them all; one is of two, chance 50%
     problems: int           # of the test
     noise: float            # of a run's error, as a share of it: log-normal
-    diverged: float = 0.0   # share of the runs
-    missing: float = 0.0
+    is_lossy: bool          # one run in 20 diverged, and one in 10 is missing
 
 
-WORLDS = {
-    "plain": World("8 answer tokens, 1,000 test problems, the nll of equal runs differs by 20%",
-                   "addition", 8, 1000, 0.2),
-    "noisy": World("as plain, but 500 problems and 40%", "addition", 8, 500, 0.4),
-    "lossy": World("as plain, but one run in 20 diverged and one in 10 is missing",
-                   "addition", 8, 1000, 0.2, 0.05, 0.1),
-    "parity": World("one answer token of two, chance 50%, 500 problems", "parity", 1, 500, 0.2),
-}
+def random_world(r):
+    return World(int(r.choice([1, 4, 8, 12])), int(50 * 40**r.random()), r.choice([0.2, 0.4]),
+                 r.random() < 1 / 3)
 
 
-# ---- synthetic ledgers ----------------------------------------------------------------------
+def random_grid(r):
+    """Two of DIMS or more: each is in the sweep with a probability that is drawn first"""
+    density = 0.2 + 0.8 * r.random()
+    grid = DIMS[r.random(len(DIMS)) < density]
+    return grid if len(grid) > 1 else random_grid(r)
 
 
-def true_scores(truth, r, settings, seeds, world):
-    """Normalized scores (settings, seeds) without noise; None for a mirage of one token"""
-    if truth in OTHERS:
-        return scores_of_other(truth, r, settings, seeds)
-    x, n = np.arange(settings)[:, None] + np.zeros(seeds), world.tokens
-    bad = 0.02 * r.random() + 1e-6 if n == 1 else (0.1 + 0.5 * r.random())**n
-    good = 0.93 + 0.07 * r.random()
-    if truth == "always":
-        return np.full(x.shape, good)
-    if truth == "not yet":          # nothing at all, or a rise that ends early
-        return bad + r.integers(0, 2) * (0.6 - bad) * r.random() * x / settings
-    if truth == "jump":
-        return jump_scores(r, x, n, bad, good)
-    if truth == "mirage":
-        return None if n == 1 else mirage_scores(r, x, n, good)
-    if truth == "luck":             # a coin for each run, equal at each setting, or better along it
-        chance = 0.25 + 0.5 * r.random() if r.random() < 0.5 else x / (settings - 1)
-        return np.where(r.random(x.shape) < chance, good, bad)
-    # Gradual: exact match itself rises, after a few settings of nothing.
-    flat, bad = r.integers(0, settings - 3), max(bad, 0.02)
-    return bad + (good - bad) * np.maximum(0, x - flat) / (settings - 1 - flat)
+# ---- truths: functions from doublings of the dial (settings, seeds or 1) to normalized scores ----
 
 
-def jump_scores(r, x, n, bad, good):
-    settings, seeds = x.shape
-    place = r.integers(1, settings - 1)                     # the last setting that learns nothing
-    scores = np.where(x > place, good, bad)
-    if r.random() < 0.5 and n > 1:                          # the first did not learn easy things
-        scores[0] = 0.02**n
-    if r.random() < 0.3 and place + 2 < settings:           # seeds disagree where it begins
-        scores[place + 1] = np.where(r.random(seeds) < 0.5, good, bad)
+def always(r, n, bad, good, seeds):
+    return lambda x: np.full(x.shape, good)
+
+
+def not_yet(r, n, bad, good, seeds):
+    """Nothing at all, or a rise that ends early"""
+    top = r.integers(0, 2) * (0.6 - bad) * r.random()
+    return lambda x: bad + top * x / DOUBLINGS
+
+
+def luck(r, n, bad, good, seeds):
+    """A coin for each run: of any bias, better along the dial, or rarely one or the other"""
+    chance = (0.25 + 0.5 * r.random(), None, r.choice([0.15, 0.85]))[r.integers(0, 3)]
+    return lambda x: np.where(r.random(x.shape) < (x / DOUBLINGS if chance is None else chance),
+                              good, bad)
+
+
+def jump(r, n, bad, good, seeds):
+    """Within a doubling at most, which may be another for each seed, after one of three plateaus:
+    level, sloping, or with a step a doubling or more before, where easy things are learnt
+    """
+    place, width = r.random() * DOUBLINGS, r.choice([0.01, 0.25, 0.5, 1])
+    places = place + r.integers(0, 2) * (r.random(seeds) - 0.5) / 2
+    slope, step = ((1, 0), (0.93, 0), (1, (place - 1) * r.random()))[r.integers(0, 3)]
+
+    def scores(x):
+        share = np.clip(0.5 + (x - places[:x.shape[1]]) / width, 0, 1)
+        plateau = np.where(x < step, min(0.02**n, bad), bad**(slope**x))
+        return plateau + np.maximum(good - plateau, 0) * share
     return scores
 
 
-def mirage_scores(r, x, n, good):
-    """nll falls by the same factor at each setting, or by the same amount."""
-    settings = len(x)
-    last, fall = -np.log(good) / n, 1.5 + r.random()
-    if r.random() < 0.5:
-        return np.exp(-n * fall * (last / fall)**(x / (settings - 1)))
-    return np.exp(-n * np.maximum(last, fall * (1 - x / r.integers(3, settings))))
+def mirage(r, n, bad, good, seeds):
+    """nll falls by the same factor per doubling, by the same amount, or faster and faster"""
+    first, last, end = 1.5 + r.random(), -np.log(good) / n, (0.5 + 0.5 * r.random()) * DOUBLINGS
+    form = r.integers(0, 3)
+
+    def scores(x):
+        share = np.minimum(x / end, 1)
+        falling = (first * (last / first)**share, first * (1 - share), first * (1 - share**1.5))
+        return np.exp(-n * np.maximum(last, falling[form]))
+    return scores
 
 
-def scores_of_other(form, r, settings, seeds):
-    """The same of OTHERS, with eight answer tokens"""
-    x, n = np.arange(settings)[:, None] + np.zeros(seeds), 8
-    bad, good = (0.1 + 0.5 * r.random())**n, 0.93 + 0.07 * r.random()
-    first, last, place = 1.5 + r.random(), -np.log(good) / n, r.integers(1, settings - 2)
-    if form.startswith("jump from"):
-        return np.where(x > place, good, bad**(0.93**x))
-    if form.startswith("jump"):
-        return np.where(x > place + r.integers(0, 2, seeds), good, bad)
-    if form.startswith("luck"):
-        return np.where(r.random(x.shape) < r.choice([0.15, 0.85]), good, bad)
-    if form.endswith("faster"):
-        return np.exp(-n * np.maximum(last, first * (1 - (x / (settings - 1))**1.5)))
-    if form.endswith("power law"):
-        return np.exp(-n * first * (x + 1)**(-np.log(first / last) / np.log(settings)))
-    slope = 6 + r.random()
-    return np.clip(1 / (1 + np.exp(slope * (0.5 - x / (settings - 1)))), 0.03, good)
+def gradual(r, n, bad, good, seeds):
+    """Exact match itself rises over three doublings or more: a line or a sigmoid"""
+    start, bad, is_line = r.random() * 2, max(bad, 0.02), r.random() < 0.5
+    length = 3 + (DOUBLINGS - start - 3) * r.random()
+
+    def scores(x):
+        share = np.clip((x - start) / length, 0, 1)
+        sigmoid = 1 / (1 + np.exp(3.6 * (1 - 2 * share)))
+        return bad + (good - bad) * share if is_line else np.clip(sigmoid, bad, good)
+    return scores
 
 
-def ledger(truth, r, settings, seeds, world):
-    """The records of a sweep of this truth, None if the world has none"""
-    scores = true_scores(truth, r, settings, seeds, world)
-    if scores is None:
-        return None
-    noise = np.exp(world.noise * r.standard_normal(scores.shape))
-    error = -np.log(scores) / world.tokens * noise                      # nats per token
-    chance = 0.5 if world.tokens == 1 else 0.0
-    right = chance + (1 - chance) * np.exp(-world.tokens * error)
-    # Of two answers, the nll of a model that knows how sure it is; else a little above the least
-    # that a model with these answers can have.
-    nll = entropy(right) if chance else 1.2 * error
-    exact = r.binomial(world.problems, right) / world.problems
-    diverged, missing = r.random((2, *scores.shape))
-    base = config(world.task)
-    return [record(base | {"dim": 8 * 2**i, "seed": j}, world, chance, exact[i, j], nll[i, j],
-                   diverged[i, j] < world.diverged)
-            for i in range(settings) for j in range(seeds) if missing[i, j] >= world.missing]
-
-
-def entropy(p):
-    """In nats, of two outcomes"""
-    p = np.clip(p, 1e-6, 1 - 1e-6)
+def nll_of(score, n):
+    """Of two answers, the nll of a model that knows how sure it is; else a little above the least
+    that a model with these answers can have.      nats per token
+    """
+    if n > 1:
+        return -1.2 * np.log(score) / n
+    p = np.clip(0.5 + 0.5 * score, 1e-6, 1 - 1e-6)
     return -p * np.log(p) - (1 - p) * np.log(1 - p)
+
+
+def truth_of(kind, scores, n, first, last):
+    """The kind of the noiseless curves between two places of the dial, in doublings"""
+    if kind in ("always", "not yet", "luck"):
+        return kind
+    x = np.linspace(first, last, 400)
+    score = scores(x[:, None])[:, 0]
+    nll = nll_of(score, n)
+    if score[-1] < LEARNT or score[0] >= LEARNT:
+        return "not yet" if score[-1] < LEARNT else "always"
+    if kind == "jump":
+        return kind
+    end = np.argmax(score >= LEARNT)
+    start = max(np.sum(score[:end] < 0.1) - 1, 0)
+    if nll[0] - nll[start] >= 0.5 * (nll[0] - nll[end]):
+        return "mirage"
+    two_on = np.minimum(np.searchsorted(x, x + 2), len(x) - 1)
+    return "gradual" if (score[two_on] - score).max() < 0.8 else NO_KIND
+
+
+# ---- synthetic ledgers ---------------------------------------------------------------------------
+
+
+class Sweep(NamedTuple):
+    truth: str
+    records: list
+    grid: np.ndarray
+    seeds: int
+    world: World
+
+
+def sweep(kind, i):
+    """The i-th sweep of a kind -> Sweep"""
+    r = np.random.default_rng([2, KINDS.index(kind), i])
+    world, grid, seeds = random_world(r), random_grid(r), int(r.integers(1, 9))
+    if kind == "mirage":
+        world = world._replace(tokens=max(world.tokens, 4))     # one token hides nothing
+    n, x = world.tokens, np.log2(grid / DIMS[0])
+    bad = 0.02 * r.random() + 1e-6 if n == 1 else (0.1 + 0.5 * r.random())**n
+    good = 0.93 + 0.07 * r.random()
+    scores = globals()[kind.replace(" ", "_")](r, n, bad, good, seeds)
+    truth = truth_of(kind, scores, n, x[0], x[-1])
+    runs = scores(x[:, None] + np.zeros(seeds))
+    return Sweep(truth, records_of(runs, r, grid, world), grid, seeds, world)
+
+
+def records_of(scores, r, grid, world):
+    """scores (settings, seeds), without noise -> records"""
+    noise = np.exp(world.noise * r.standard_normal(scores.shape))
+    scores = np.exp(np.log(scores) * noise)
+    chance, nll = 0.5 if world.tokens == 1 else 0.0, nll_of(scores, world.tokens)
+    exact = r.binomial(world.problems, chance + (1 - chance) * scores) / world.problems
+    diverged, missing = r.random((2, *scores.shape)) if world.is_lossy \
+        else np.ones((2, *scores.shape))
+    return [record(int(grid[i]), j, world, chance, exact[i, j], nll[i, j], diverged[i, j] < 0.05)
+            for i, j in np.ndindex(scores.shape) if missing[i, j] >= 0.1]
 
 
 @functools.cache
@@ -152,68 +186,88 @@ def config(task):
     return dataclasses.asdict(Config(task=task).resolve())
 
 
-def record(config, world, chance, exact, nll, diverged):
+def record(dim, seed, world, chance, exact, nll, diverged):
     """As train.py writes it, as far as the report reads it"""
+    settings = config("addition" if world.tokens > 1 else "parity") | {"dim": dim, "seed": seed}
     if diverged:
-        return {"status": "diverged", "config": config, "metrics": {}, "curve": []}
+        return {"status": "diverged", "config": settings, "metrics": {}, "curve": []}
     numbers = {"exact": float(exact), "nll": float(nll)}
     metrics = {"n": world.problems, "chance_exact": chance} | numbers
-    return {"status": "ok", "config": config, "metrics": {str(config["length"]): metrics},
+    return {"status": "ok", "config": settings, "metrics": {str(settings["length"]): metrics},
             "curve": [numbers]}
 
 
-# ---- verdicts -------------------------------------------------------------------------------
-
-
-def column_scores(records):
-    """settings, exact, nll of a ledger that has one column"""
+def verdict_of(records):
     diagram, = phase.phase_diagrams(records, y="dim")
-    return text.column_scores(diagram, None)
+    return verdict(*phase.column_scores(diagram, diagram.xs[0]))
 
 
-def verdict_names(truth, shape, world, ledgers, seed=1):
-    """The names that ledgers of a truth are given, None if the world has no such truth
-
-    The rule's thresholds were chosen on the ledgers of seed 0.
-    """
-    r = np.random.default_rng([seed, (*TRUTHS, *OTHERS).index(truth), *shape])
-    sweeps = [ledger(truth, r, *shape, world) for _ in range(ledgers)]
-    if sweeps[0] is None:
-        return None
-    return [rule(*column_scores(records)[1:])[0] for records in sweeps]
+# ---- tables --------------------------------------------------------------------------------------
 
 
-# ---- tables ---------------------------------------------------------------------------------
+def judged(ledgers):
+    """[(Sweep without its records, the name that it is given)]"""
+    pairs = []
+    for kind in KINDS:
+        for i in range(ledgers):
+            one = sweep(kind, i)
+            if one.records:
+                pairs.append((one._replace(records=[]), verdict_of(one.records).name))
+    return pairs
 
 
-def tables(ledgers):
+def tables(pairs):
     """The lines of all tables"""
-    names = {(world, truth): [verdict_names(truth, shape, WORLDS[world], ledgers)
-                              for shape in SHAPES] for world in WORLDS for truth in TRUTHS}
-    total = f"{len(SHAPES) * ledgers:,}"
-    yield (f"**Names**, plain: percent of {total} ledgers of a truth (down) that get a name "
-           "(across)")
-    yield from table_head("truth", NAMES)
-    for truth in TRUTHS:
-        yield names_row(truth, names["plain", truth])
-    yield from ("", "**By shape**, plain: percent right / percent wrong; the rest is unclear")
-    yield from table_head("truth", map(label, SHAPES))
-    for truth in TRUTHS:
-        yield row(truth, (right_wrong(truth, of_shape) for of_shape in names["plain", truth]))
-    yield from ("", "**By world**, the same over all shapes:", "")
-    yield from (f"- {name}: {world.about}" for name, world in WORLDS.items())
-    yield from table_head("truth", WORLDS)
-    for truth in TRUTHS:
-        by_world = [names[world, truth] for world in WORLDS]
-        yield row(truth, ("" if None in of_world else right_wrong(truth, sum(of_world, []))
-                          for of_world in by_world))
-    yield from ("", "**Other forms**, plain: percent of as many ledgers that get a name; "
-                "no threshold was chosen on these")
-    yield from table_head("form", NAMES)
-    for form in OTHERS:
-        yield names_row(form, [verdict_names(form, shape, WORLDS["plain"], ledgers)
-                               for shape in SHAPES])
-    yield from ("", *calibration(ledgers))
+    yield (f"**Where a word is given**: wrong, of {len(pairs):,} ledgers, as many of each kind of "
+           "world")
+    yield from table_head("word", ("given", "wrong", "percent wrong (95% interval)", "the truth"))
+    for name in KINDS:
+        truths = [one.truth for one, given in pairs if given == name]
+        others = {truth: truths.count(truth) for truth in (*KINDS, NO_KIND) if truth != name}
+        yield row(name, (f"{len(truths):,}", str(sum(others.values())), wrong_text(truths, name),
+                         ", ".join(f"{n} {truth}" for truth, n in others.items() if n)))
+    yield from ("", "**Where a truth holds**: percent of its ledgers (down) that get a name "
+                "(across)")
+    yield from table_head("truth", ("ledgers", *NAMES))
+    for truth in (*KINDS, NO_KIND):
+        names = [given for one, given in pairs if one.truth == truth]
+        yield row(truth, (f"{len(names):,}", *(f"{100 * names.count(name) / len(names):.1f}"
+                                               for name in NAMES)))
+    yield from ("", "**By sweep**: percent of ledgers that get a word, and percent of these wrong")
+    yield from table_head("sweeps with", ("ledgers", "a word", "wrong"))
+    for label, belongs in GROUPS.items():
+        yield row(label, group_texts([pair for pair in pairs if belongs(pair[0])]))
+
+
+GROUPS = {
+    "1 or 2 seeds": lambda one: one.seeds < 3,
+    "3 or 4 seeds": lambda one: 3 <= one.seeds < 5,
+    "5 to 8 seeds": lambda one: one.seeds >= 5,
+    "2 to 5 settings": lambda one: len(one.grid) < 6,
+    "6 to 9 settings": lambda one: 6 <= len(one.grid) < 10,
+    "10 to 13 settings": lambda one: len(one.grid) >= 10,
+    "no gap of more than a factor 2": lambda one: (one.grid[1:] <= 2 * one.grid[:-1]).all(),
+    "50 to 199 problems": lambda one: one.world.problems < 200,
+    "200 to 2,000 problems": lambda one: one.world.problems >= 200,
+    "equal runs that differ by 20%": lambda one: one.world.noise < 0.3,
+    "equal runs that differ by 40%": lambda one: one.world.noise > 0.3,
+    "lost runs": lambda one: one.world.is_lossy,
+    "one answer token": lambda one: one.world.tokens == 1,
+}
+
+
+def wrong_text(truths, name):
+    """For example: 2.1 (1.2 to 3.4)"""
+    share = sum(truth != name for truth in truths) / max(len(truths), 1)
+    low, high = wilson(share, max(len(truths), 1))
+    return f"{100 * share:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def group_texts(pairs):
+    words = [(one.truth, name) for one, name in pairs if name != "unclear"]
+    wrong = sum(truth != name for truth, name in words)
+    return (f"{len(pairs):,}", f"{100 * len(words) / max(len(pairs), 1):.0f}",
+            f"{100 * wrong / max(len(words), 1):.1f}")
 
 
 def table_head(first, others):
@@ -226,49 +280,13 @@ def row(first, others):
     return f"| {' | '.join([first, *others])} |"
 
 
-def names_row(truth, names_by_shape):
-    names = sum(names_by_shape, [])
-    return row(truth, (f"{100 * names.count(name) / len(names):.1f}" for name in NAMES))
-
-
-def right_wrong(truth, names):
-    right, wrong = names.count(truth), sum(name not in (truth, "unclear") for name in names)
-    return f"{100 * right / len(names):.1f} / {100 * wrong / len(names):.1f}"
-
-
-def label(shape):
-    return f"{shape[0]} settings, {shape[1]} seeds"
-
-
-def calibration(ledgers, worlds=("plain", "noisy")):
-    """A table: the share of verdicts that are right, by their confidence"""
-    pairs = []
-    for world in worlds:
-        for truth in TRUTHS:
-            r = np.random.default_rng([2, TRUTHS.index(truth), *CALIBRATED])
-            for _ in range(ledgers // 2):
-                records = ledger(truth, r, *CALIBRATED, WORLDS[world])
-                result = verdict(*column_scores(records))
-                if result.name != "unclear":
-                    pairs.append((result.confidence, result.name == truth))
-    confidence, is_right = np.array(pairs).T
-    yield (f"**Confidence**, {' and '.join(worlds)}, {label(CALIBRATED)}: "
-           "percent right of the verdicts that are not unclear")
-    yield from table_head("confidence", ("verdicts", "right"))
-    for low, high in ((0.0, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 1.0), (1.0, 1.1)):
-        inside = (confidence >= low) & (confidence < high)
-        if inside.any():
-            name = "100%" if low == 1 else f"{low:.0%} to below {high:.0%}"
-            yield row(name, (f"{inside.sum()}", f"{100 * is_right[inside].mean():.1f}"))
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ledgers", type=int, default=200, help="of each truth and shape")
+    parser.add_argument("--ledgers", type=int, default=2000, help="of each kind of world")
     flags = parser.parse_args(argv)
-    option = f" --ledgers {flags.ledgers}" if flags.ledgers != 200 else ""
+    option = f" --ledgers {flags.ledgers}" if flags.ledgers != 2000 else ""
     print(f"python bench/verdict.py{option}\n")
-    print("\n".join(tables(flags.ledgers)))
+    print("\n".join(tables(judged(flags.ledgers))))
 
 
 if __name__ == "__main__":

@@ -140,13 +140,14 @@ def verdict_sentence(diagram, x):
     ys, scores, nll = phase.column_scores(diagram, x)
     if np.isnan(scores).all():
         return f"no verdict: {why_no_score(diagram, x)}"
-    name, confidence, window, hidden = verdict(ys, scores, nll)
-    sure = f"confidence {confidence:.0%}" if confidence is not None else "one seed: no confidence"
+    name, confidence, window, hidden, missing = verdict(ys, scores, nll, dashed(diagram.y))
+    if missing:
+        return f"{name}, missing: {missing}"
     if window is None:
-        return f"{name} ({sure})"
+        return f"{name} (confidence {confidence:.0%})"
     start, end = window
     return (f"{name}, from {dashed(diagram.y)} {start} to {end} "
-            f"({sure}; {hidden:.0%} of the fall in nll comes earlier)")
+            f"(confidence {confidence:.0%}; {hidden:.0%} of the fall in nll comes earlier)")
 
 
 def why_no_score(diagram, x):
