@@ -437,7 +437,7 @@ def test_only_combinations_with_runs_are_offered(open_page):
     assert cell_numbers(browser) == [["100", "100"], ["100", "100"]]
     choose(browser, "other dials", "layers 2, qk norm false")
     assert cell_numbers(browser) == [["0", "0"], ["0", "0"]]
-    assert "length 1: not yet" in inner_text(browser, "verdicts")
+    assert "length 1: unclear, missing: more seeds" in inner_text(browser, "verdicts")
     choose(browser, "axes", "layers by length")
     assert len(texts(browser, '[data-name="other dials"] option')) == 4     # dim, qk norm
 
