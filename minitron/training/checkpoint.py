@@ -101,8 +101,9 @@ def restore(path, config, key, p, m, v, anyway=False):
     content = read(path)
     refuse_difference(path, content["config"], dataclasses.asdict(config))
     if content["key"] != key:
-        refuse(path, "on other data, from another --init or on an older version of task "
-                     f"{config.task}: put them back")
+        start = "from another --init, " if config.init else ""
+        refuse(path, f"{start}on other data or an older version of task {config.task}: "
+                     "put them back")
     if any(content[name].shape != p.flat.shape for name in ("p", "m", "v")):
         refuse(path, "as a model of another shape")
     for params, name in ((p, "p"), (m, "m"), (v, "v")):
