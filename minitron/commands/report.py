@@ -73,11 +73,12 @@ def read_ledgers(*paths):
     records, left_out = page.readable_records(map(printable, records.values()))
     for reason, count in left_out.items():
         complaints.append(f"{count} record{'s' * (count > 1)} left out: {reason}")
+    if not records:
+        first = f" ({complaints[0]})" if complaints else ""
+        raise MinitronError(f"{', '.join(map(str, paths))}: no record that this version can read"
+                            f"{first}: run a sweep first")
     for complaint in complaints:
         print(f"minitron: {complaint}", file=sys.stderr)
-    if not records:
-        raise MinitronError(f"{', '.join(paths)}: no record that this version can read: "
-                            "run a sweep first")
     return records, left_out
 
 
