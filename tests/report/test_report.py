@@ -340,7 +340,8 @@ def test_files_that_are_not_ledgers(tmp_path, command):
     assert left_out == "minitron: 1 record left out: a field is missing or of another kind"
 
 
-@pytest.mark.parametrize("text", ["\x1b[31m", "\x9b31m", "a\nb", "\u202e", "\ud800"])
+@pytest.mark.parametrize("text", ["\x1b[31m", "\x9b31m", "a\nb", "\u202e", "\ud800"],
+                         ids=["escape", "short escape", "line", "right to left", "surrogate"])
 def test_a_terminal_obeys_no_ledger(tmp_path, command, text):
     """In names of curves and groups, and as a variant, a status and a reason"""
     good = synthetic_record()
