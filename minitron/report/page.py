@@ -189,7 +189,7 @@ def seed_of(record):
 
 
 def cell_data(cell):
-    """What a cell shows: success and means of metrics, each None where no run has it"""
+    """The content of a cell: success and means of metrics, each None where no run has it"""
     probability, (learnt_it, failed, unknown) = cell.probability(), cell.counts()
     success, interval = None, ""
     if probability:
