@@ -70,15 +70,30 @@ def ledger_path(path):
 def read_ledgers(*paths):
     """-> readable records, {reason: how many others}; prints complaints.  Raises MinitronError."""
     records, complaints = ledger.read_records(*paths)
-    records, left_out = page.readable_records(records.values())
+    records, left_out = page.readable_records(map(printable, records.values()))
     for reason, count in left_out.items():
         complaints.append(f"{count} record{'s' * (count > 1)} left out: {reason}")
+    if not records:
+        first = f" ({complaints[0]})" if complaints else ""
+        raise MinitronError(f"{', '.join(map(str, paths))}: no record that this version can read"
+                            f"{first}: run a sweep first")
     for complaint in complaints:
         print(f"minitron: {complaint}", file=sys.stderr)
-    if not records:
-        raise MinitronError(f"{', '.join(paths)}: no record that this version can read: "
-                            "run a sweep first")
     return records, left_out
+
+
+def printable(value):
+    """A JSON value with escapes such as \\x1b for what a terminal would obey, or could not show
+
+    A ledger may come from someone else.
+    """
+    if isinstance(value, dict):
+        return {printable(name): printable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return list(map(printable, value))
+    if isinstance(value, str) and not value.isprintable():
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)
+    return value
 
 
 def refuse_to_overwrite(ledgers, outputs):

@@ -145,7 +145,7 @@ def basic_metrics(score, problems, map_chunks=map):
 def token_scores(score, problems, map_chunks=map):
     """nll, brier and right (bool) of each scored token, (B, T) each; 0, 0 and True elsewhere
 
-    nll and brier are NaN where a logit is not finite: the largest one is no answer then.
+    nll and brier are NaN where a logit is not finite: then the largest one is not an answer.
 
     map_chunks: map, or the map of a thread pool, which scores several chunks of rows at once
     """

@@ -54,7 +54,7 @@ def size_points(records, size):
     check_seeds(runs)
     x = np.array([np.mean([record[size] for record in seeds]) for seeds in runs])
     metrics = [[phase.test_metrics(record) for record in seeds] for seeds in runs]
-    nll, exact = (np.array([[m[name] for m in seeds] for seeds in metrics])
+    nll, exact = (np.array([[m[name] for m in seeds] for seeds in metrics], float)
                   for name in ("nll", "exact"))
     floors = [min(m["reference"].values()) for seeds in metrics for m in seeds
               if m.get("reference")]

@@ -82,6 +82,7 @@ def why_unreadable(record):
     """The reason why this version cannot show a record, None if it can"""
     try:
         check_kinds(record["config"])
+        check_numbers(record)
         record = with_all_fields(record)
         embedded(record["config"])          # ValueError for NaN; all other numbers are rounded
         page_data([record], "")
@@ -93,16 +94,24 @@ def why_unreadable(record):
 
 
 def check_kinds(config):
-    """Raises TypeError for a value that a resolved configuration cannot have
-
-    Nor one that a terminal would take for a command, or cannot show.
-    """
+    """Raises TypeError for a value that a resolved configuration cannot have"""
     for name, kind in flag_types(Config).items():
         value = config.get(name, kind())
         is_kind = isinstance(value, (int, float) if kind is float else kind)
-        is_shown = not isinstance(value, str) or value.isprintable()
-        if not (is_kind and is_shown or value is None and name in OPTIONAL):
+        if not (is_kind or value is None and name in OPTIONAL):
             raise TypeError(f"{name} is {value!r}")
+
+
+def check_numbers(record):
+    """Raises TypeError or KeyError where a run lacks a number that all of its status have"""
+    numbers = [record["seconds"]]
+    for name in ("parameters", "flops", "steps"):
+        numbers.append(record[name] if record["status"] == "ok" else record.get(name, 0))
+    for metrics in record["metrics"].values():
+        if metrics["n"]:
+            numbers += [metrics["exact"], metrics["nll"]]
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        raise TypeError("a field is not a number")
 
 
 def with_all_fields(record):
@@ -180,7 +189,7 @@ def seed_of(record):
 
 
 def cell_data(cell):
-    """What a cell shows: success and means of metrics, each None where no run has it"""
+    """The content of a cell: success and means of metrics, each None where no run has it"""
     probability, (learnt_it, failed, unknown) = cell.probability(), cell.counts()
     success, interval = None, ""
     if probability:
@@ -319,10 +328,15 @@ def curve_data(points):
         layers = max((len(point.get(name) or ()) for point in points), default=0)
         for layer in range(layers):
             curves[f"{name}, layer {layer + 1}"] = [
-                rounded(max(point[name][layer]), 3) if point.get(name) else None
+                rounded(highest(point[name][layer]), 3) if point.get(name) else None
                 for point in points]
     return {name: values for name, values in curves.items()
             if any(value is not None for value in values)}
+
+
+def highest(scores):
+    """The highest score of a layer's heads, None if none is a number"""
+    return max((score for score in scores if score is not None), default=None)
 
 
 def rounded(value, digits):

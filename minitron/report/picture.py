@@ -89,10 +89,10 @@ def hatched_cell(column, row):
 
 
 def short_verdict(diagram, x):
-    """The verdict on a column with its confidence, without its window"""
+    """The verdict on a column with its confidence, without its window; "" where there is none"""
     name, _, rest = text.verdict_sentence(diagram, x).partition(" (")
     confidence = re.search(r"\d+%", rest)
-    return re.split("[,:]", name)[0] + (f" ({confidence[0]})" if confidence else "")
+    return f"{name.partition(',')[0]} ({confidence[0]})" if confidence else ""
 
 
 def curves(axis, diagram):

@@ -11,6 +11,7 @@ from ..data.command_line import flag_words
 from ..data.config import Config
 from ..sweep.spec import dial_lines, first_seeds, parsed
 from . import phase
+from .page import CURVES, HEADS, highest
 
 COLUMNS = ("lr", "seed")        # dials of the columns; others with several values make rows
 
@@ -144,7 +145,7 @@ def curve_lines(title, points):
     of_heads = "; of the heads of each layer, the highest score" if "induction" in points[0] else ""
     yield f"`{title}` over training{of_heads}:"
     yield ""
-    names = [name for name in points[0] if name not in ("n", "token")]
+    names = [name for name in ("step", *CURVES, *HEADS) if name in points[0]]
     yield from table_head(names)
     for point in points:
         yield table_row([point_text(point[name]) for name in names])
@@ -152,8 +153,12 @@ def curve_lines(title, points):
 
 def point_text(value):
     if isinstance(value, list):
-        return ", ".join(f"{max(heads):.2f}" for heads in value)
-    return str(value) if isinstance(value, int) else f"{value:.3g}"
+        return ", ".join(number_text(highest(heads), ".2f") for heads in value)
+    return number_text(value, "" if isinstance(value, int) else ".3g")
+
+
+def number_text(value, form):
+    return format(value, form) if isinstance(value, (int, float)) else ""
 
 
 # ---- from a spec to settings, and from settings to records ----------------------------------

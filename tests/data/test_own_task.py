@@ -361,6 +361,12 @@ def test_faults_of_what_is_measured_are_named_before_training(write, function, w
     assert message.startswith(f"task {name}") and words in message
 
 
+def test_a_group_is_a_whole_number(write):
+    """int() would merge 0.5 with 0."""
+    name = write(f"{GOOD}def group(tokens, length):\n    return tokens[:, 0] / 2\n")
+    assert "it must give integers (16,), one per row" in refusal(name)
+
+
 def test_results_of_a_file_are_plain_numbers(write):
     """Of NumPy, they could not be written into a record."""
     functions = ("def reference(tokens, variant):\n    return {'best': np.float32(0.5)}\n"

@@ -240,8 +240,8 @@ def test_metrics_without_a_problem_have_every_name_and_no_number():
         "n": 0, "token": None, "exact": None, "nll": None, "brier": None}
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_the_largest_of_logits_that_are_not_finite_is_not_an_answer(bad):
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=["nan", "inf", "minus inf"])
+def test_logits_that_are_not_finite_have_no_answer(bad):
     """The argmax of NaN is token 0: a model of NaN would solve what 0 answers."""
     task, config = task_of(length=2, test_items=20)
     rows = evaluate.problems(task, config, 2, "test", 20)

@@ -1,5 +1,6 @@
 """The commands sweep and report: spec files and flags, what is refused, printed and drawn."""
 import json
+import os
 import re
 import sys
 import warnings
@@ -11,7 +12,7 @@ from synthetic import GUESSED, SOLVED, synthetic_ledger, synthetic_record
 from minitron.__main__ import main
 from minitron.base import cli
 from minitron.data.config import Config
-from minitron.report import board, phase, text
+from minitron.report import board, phase, picture, text
 from minitron.sweep import grid, pool
 from minitron.sweep import ledger as ledger_file
 
@@ -137,7 +138,8 @@ def test_a_file_that_is_not_a_ledger_is_complained_about_briefly(tmp_path, comma
     path = tmp_path / "model.bin"
     path.write_bytes(bytes(range(256)) * 1000)
     status, _, error = command("report", path)
-    assert status == 2 and len(error.splitlines()) == 5 and "more lines are not records" in error
+    assert status == 2 and len(error.splitlines()) == 1
+    assert "no record that this version can read" in error and "line 1: not a record" in error
 
 
 def test_a_ledger_that_cannot_be_read_back_is_only_written(command):
@@ -283,6 +285,17 @@ def test_a_report_is_printed_written_and_drawn(tmp_path, command):
     assert again.read_bytes() == svg.read_bytes(), "the same ledger, the same file"
 
 
+@pytest.mark.parametrize("scores, words", [
+    ((GUESSED, GUESSED, GUESSED, GUESSED), "not yet (100%)"),
+    ((GUESSED, SOLVED), ""),                # unclear: too few settings
+])
+def test_a_picture_has_words_with_their_confidence_or_none(scores, words):
+    records = [synthetic_record(score, dim=8 * 2**i, seed=seed)
+               for i, score in enumerate(scores) for seed in range(3)]
+    [diagram] = phase.phase_diagrams(records, "dim")
+    assert picture.short_verdict(diagram, None) == words
+
+
 def test_one_dial_is_drawn_as_curves(tmp_path, command):
     records = [synthetic_record(dim=dim, seed=seed) for dim in (8, 16) for seed in (0, 1)]
     path = write(tmp_path / "l.jsonl", records)
@@ -325,6 +338,62 @@ def test_files_that_are_not_ledgers(tmp_path, command):
     numbers = [line.partition(": not a record")[0].rpartition(" ")[2] for line in complaints]
     assert numbers == ["2", "3"]
     assert left_out == "minitron: 1 record left out: a field is missing or of another kind"
+
+
+@pytest.mark.parametrize("text", ["\x1b[31m", "\x9b31m", "a\nb", "\u202e", "\ud800"],
+                         ids=["escape", "short escape", "line", "right to left", "surrogate"])
+def test_a_terminal_obeys_no_ledger(tmp_path, command, text):
+    """In names of curves and groups, and as a variant, a status and a reason"""
+    good = synthetic_record()
+    bad = synthetic_record(dim=16) | {"status": "killed" + text, "reason": text}
+    bad["config"]["variant"] = text
+    bad["metrics"]["2"]["groups"] = {text: {"token": 0.5}}
+    bad["curve"][0][text] = 1
+    path = write(tmp_path / "l.jsonl", [good, bad])
+    spec = tmp_path / "l.toml"
+    spec.write_text('task = "addition"\nlength = 2\ndim = [8, 16]\nseeds = 1\n')
+    for flags in ([path], ["--markdown", spec]):
+        status, output, error = command("report", *flags)
+        assert status == 0 and text not in output + error
+
+
+def test_files_that_a_ledger_names_are_not_opened(tmp_path, command):
+    """A task's file would be run, and a pipe of data would hang."""
+    task, data = tmp_path / "mine.py", tmp_path / "data.txt"
+    task.write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
+    os.mkfifo(data)
+    records = [synthetic_record(dim=dim, layers=layers) for dim in (8, 16) for layers in (1, 2)]
+    for record, name in zip(records, ("addition", "text", str(task), str(task))):
+        record["config"] |= {"task": name, "data": None if name == "addition" else str(data)}
+    path = write(tmp_path / "l.jsonl", records)
+    status, output, error = command("report", path, "--html", tmp_path / "x.html", "--svg",
+                                    tmp_path / "x.svg")
+    assert status == 0 and error == "" and f"--task {task} " in output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["parameters", "flops", "steps", "seconds"])
+@pytest.mark.parametrize("value", [None, "1", []])
+def test_a_record_without_a_number_that_every_run_has_is_left_out(tmp_path, command, name, value):
+    bad = synthetic_record() | {name: value}
+    path = write(tmp_path / "l.jsonl", [synthetic_record(dim=16), bad])
+    status, output, error = command("report", path)
+    assert status == 0 and "addition" in output
+    assert error == "minitron: 1 record left out: a field is missing or of another kind\n"
+
+
+def test_readings_without_a_number_are_shown_as_nothing(tmp_path, command):
+    """As in the last point of a run that diverged"""
+    bad = synthetic_record()
+    bad["curve"][-1] |= {"nll": None, "previous": [[None, 0.5], [None, None]]}
+    spec, html = tmp_path / "l.toml", tmp_path / "x.html"
+    spec.write_text('task = "addition"\nlength = 2\ndim = [8, 16]\nseeds = 1\n'
+                    'curve = {dim = 8}\n')
+    write(tmp_path / "l.jsonl", [bad])
+    status, output, error = command("report", "--markdown", spec)
+    assert (status, error) == (0, "") and output.splitlines()[-1].endswith("|")
+    assert "| 0.50,  |" in output.splitlines()[-1]
+    assert command("report", tmp_path / "l.jsonl", "--html", html)[::2] == (0, "")
 
 
 def test_a_killed_run_is_not_a_failure_of_the_model_and_a_diverged_one_is(tmp_path, command):
