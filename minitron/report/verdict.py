@@ -84,7 +84,7 @@ def missing_runs(exact):
 
 
 def agreement_and_missing(name, places, exact, nll):
-    """Share of the resamplings to which the rule gives this name; () or words for what is missing
+    """Share of the resamplings to which the rule gives this name; missing, as in rule()
 
     Of n settings, every (n - 1)th resampling has all, the others leave out one between the ends.
     """
