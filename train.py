@@ -2,7 +2,7 @@
 """Train a transformer on a small task, write model.bin, and say what emerged.
 
     python train.py --dim 128                     three-digit addition, in half a minute
-    python train.py --dim 8                       the same, and it does not work (yet)
+    python train.py --dim 4                       the same, and it does not work (yet)
     python train.py --task text --data my.txt     your own text
     python train.py --task path/to/mine.py        your own task
     python train.py --resume                      resume a run that was stopped

@@ -70,7 +70,7 @@ def test_commands_and_examples_run(copy):
     first = [command for kind, block in blocks(read("README.md")) if kind == "console"
              for command in commands(block)]
     train = "python train.py --dim"
-    assert {"make", f"{train} 128", f"{train} 8 --out small.bin"} <= set(first)
+    assert {"make", f"{train} 128", f"{train} 4 --out small.bin"} <= set(first)
     for kind, block in BLOCKS:
         if kind == "console":
             for command in map(shortened, commands(block)):
