@@ -5,14 +5,14 @@
 
    CONTENTS                                                                              lines
        1  What this is, and the file format                                                 80
-       2  The API: functions that another program, or Python, may call                     105
-       3  The model, in plain form                                                         340
-       4  Tokenizer and sampler                                                            125
+       2  The API: functions that another program, or Python, may call                     110
+       3  The model, in plain form                                                         325
+       4  Tokenizer and sampler                                                            120
           ------------------ you may stop here; the rest may be skipped ------------------
-       5  Loader: no byte of a model file is trusted                                       340
-       6  Fast loops: tuned twins of plain loops of part 3                                 295
-       7  Many sequences: caches, scores, attention weights, generation for many prompts   290
-       8  Command line                                                                     425
+       5  Loader: no byte of a model file is trusted                                       325
+       6  Fast loops: tuned twins of plain loops of part 3                                 280
+       7  Many sequences: caches, scores, attention weights, generation for many prompts   275
+       8  Command line                                                                     405
 
        cc -O3 -march=native -ffp-contract=off run.c -o run -lm       (make adds threads if it can)
        cc ... -DMINITRON_LIB -shared -fPIC run.c -o libminitron.so -lm       the library, no main
@@ -272,15 +272,13 @@ static int32_t fail(mt_engine *e, int32_t status, const char *format, ...);
 //     w[0]  a0 a1 a2          a0 b0 a1 b1 a2 b2   c0 c1 c2
 //     w[1]  b0 b1 b2    ->    \____ tile 0 ____/  \tile 1/
 //     w[2]  c0 c1 c2
-static inline size_t tile_at(size_t outs, size_t ins, size_t i, size_t k)
-{
+static inline size_t tile_at(size_t outs, size_t ins, size_t i, size_t k) {
     const size_t first = i / TILE * TILE, rows = outs - first < TILE ? outs - first : TILE;
     return first * ins + k * rows + i - first;
 }
 
 // w[i][k] of layer l
-static inline float weight(const matrix *m, size_t l, size_t i, size_t k)
-{
+static inline float weight(const matrix *m, size_t l, size_t i, size_t k) {
     const size_t at = l * m->outs * m->ins + tile_at(m->outs, m->ins, i, k);
     if (m->floats) return m->floats[at];
     const size_t group = tile_at(m->outs, m->groups, i, k / GROUP);
@@ -290,14 +288,12 @@ static inline float weight(const matrix *m, size_t l, size_t i, size_t k)
 static inline size_t round_up(size_t size) { return (size + LANES - 1) / LANES * LANES; }
 
 // Channel k of the key, or of the value, of head g of sequence b's token in slot s
-static inline float *key(const mt_engine *e, size_t l, size_t b, size_t g, size_t s, size_t k)
-{
+static inline float *key(const mt_engine *e, size_t l, size_t b, size_t g, size_t s, size_t k) {
     const size_t head = (l * e->B + b) * e->G + g;
     return e->keys + head * e->S * e->K + tile_at(e->S, e->K, s, k);
 }
 
-static inline float *value(const mt_engine *e, size_t l, size_t b, size_t g, size_t s, size_t k)
-{
+static inline float *value(const mt_engine *e, size_t l, size_t b, size_t g, size_t s, size_t k) {
     const size_t head = (l * e->B + b) * e->G + g, channels = round_up(e->K);
     return e->values + head * channels * e->S + tile_at(channels, e->S, k, s);
 }
@@ -320,16 +316,14 @@ static void attention_forward(mt_engine *e, float *y, const float *u, size_t l, 
 #else
 static float exponential(float x) { return expf(x); }
 
-static float sum_of_squares(const float *x, size_t D)
-{
+static float sum_of_squares(const float *x, size_t D) {
     float sum = 0;
     for (size_t d = 0; d < D; d++) sum += x[d] * x[d];
     return sum;
 }
 
 // scores (slots) -> e^(score - the largest), not divided by their sum yet.  -> the sum
-static float softmax(float *scores, size_t slots)
-{
+static float softmax(float *scores, size_t slots) {
     float most = scores[0], sum = 0;
     for (size_t s = 1; s < slots; s++) most = scores[s] > most ? scores[s] : most;
     for (size_t s = 0; s < slots; s++) sum += scores[s] = exponential(scores[s] - most);
@@ -338,8 +332,7 @@ static float softmax(float *scores, size_t slots)
 
 // y (T, outs) = x (T, ins) @ w.T, or with `add` y += x @ w.T; w is layer l of m
 static void linear_forward(mt_engine *e, float *y, const float *x, const matrix *m, size_t l,
-                           size_t T, int add)
-{
+                           size_t T, int add) {
     (void)e;                // its fast twin asks e for threads
     for (size_t t = 0; t < T; t++)
         for (size_t i = 0; i < m->outs; i++) {
@@ -350,8 +343,7 @@ static void linear_forward(mt_engine *e, float *y, const float *x, const matrix 
 }
 
 // Put keys and values (G, K) of token t of the chunk into the cache.
-static void keep(mt_engine *e, size_t l, const chunk *c, size_t t, const float *k, const float *v)
-{
+static void keep(mt_engine *e, size_t l, const chunk *c, size_t t, const float *k, const float *v) {
     const size_t b = c->sequence[t], s = c->slot[t], K = e->K;
     for (size_t g = 0; g < e->G; g++)
         for (size_t i = 0; i < K; i++) {
@@ -362,8 +354,7 @@ static void keep(mt_engine *e, size_t l, const chunk *c, size_t t, const float *
 
 // y (T, HK) = softmax(q @ k.T) @ v, each token over its own sequence up to itself.  q (T, HK) are
 // the first columns of u (T, (H+2G)K); k and v come from the cache.
-static void attention_forward(mt_engine *e, float *y, const float *u, size_t l, const chunk *c)
-{
+static void attention_forward(mt_engine *e, float *y, const float *u, size_t l, const chunk *c) {
     const size_t T = c->count, H = e->H, G = e->G, K = e->K;
     float *score = e->scores;                                           // (S)
     for (size_t t = 0; t < T; t++)
@@ -393,8 +384,7 @@ static void attention_forward(mt_engine *e, float *y, const float *u, size_t l, 
 #endif
 
 // x (T, D) = rows of w, one per token
-static void embedding_forward(float *x, const chunk *c, const matrix *w)
-{
+static void embedding_forward(float *x, const chunk *c, const matrix *w) {
     for (size_t t = 0; t < c->count; t++)
         for (size_t d = 0; d < w->ins; d++) x[t * w->ins + d] = weight(w, 0, c->token[t], d);
 }
@@ -410,8 +400,7 @@ static void rmsnorm_forward(float *y, const float *x, const float *w, size_t N, 
 }
 
 // cis (count, K) = cosines, then sines, of the K/2 rotary angles of positions first, first + 1 ...
-static void rope_table(const mt_engine *e, float *cis, size_t first, size_t count)
-{
+static void rope_table(const mt_engine *e, float *cis, size_t first, size_t count) {
     const size_t half = e->K / 2;
     for (size_t j = 0; j < half && e->config.rope_theta > 0; j++) {
         const double theta = e->config.rope_theta;
@@ -424,16 +413,14 @@ static void rope_table(const mt_engine *e, float *cis, size_t first, size_t coun
 }
 
 // The table's row (K) for a position.  One beyond the table is rare, so it is computed at each use.
-static const float *rope_row(const mt_engine *e, size_t position)
-{
+static const float *rope_row(const mt_engine *e, size_t position) {
     if (position < e->S) return e->cis + position * e->K;
     rope_table(e, e->cis + e->S * e->K, position, 1);
     return e->cis + e->S * e->K;
 }
 
 // Rotate the channel pairs (2j, 2j+1) of each of `heads` heads x (heads, K), in place.
-static void rope_forward(float *x, const float *cis, size_t heads, size_t K)
-{
+static void rope_forward(float *x, const float *cis, size_t heads, size_t K) {
     const float *cosine = cis, *sine = cis + K / 2;
     for (; heads > 0; heads--, x += K)
         for (size_t j = 0; j < K / 2; j++) {
@@ -444,8 +431,7 @@ static void rope_forward(float *x, const float *cis, size_t heads, size_t K)
 }
 
 // y (T, F) = silu(gate) * up, silu(z) = z / (1 + e^-z).  u (T, 2F) is gate, then up.
-static void swiglu_forward(float *y, const float *u, size_t T, size_t F)
-{
+static void swiglu_forward(float *y, const float *u, size_t T, size_t F) {
     for (size_t t = 0; t < T; t++)
         for (size_t f = 0; f < F; f++) {
             const float gate = u[2 * t * F + f], up = u[(2 * t + 1) * F + f];
@@ -454,8 +440,7 @@ static void swiglu_forward(float *y, const float *u, size_t T, size_t F)
 }
 
 // Layer l: x (T, D) plus what attention brings from the past, plus what the feed-forward adds.
-static void block_forward(mt_engine *e, size_t l, float *x, const chunk *c)
-{
+static void block_forward(mt_engine *e, size_t l, float *x, const chunk *c) {
     const size_t T = c->count, D = e->D, H = e->H, G = e->G, K = e->K, F = e->F;
     const float eps = e->config.norm_eps, scale = (float)pow((double)K, -0.5);
     const params *p = &e->p;
@@ -492,8 +477,7 @@ static void block_forward(mt_engine *e, size_t l, float *x, const chunk *c)
 }
 
 // Logits (number wanted, V) of the tokens of a chunk.  Only the wanted rows meet the head.  -> rows
-static size_t model_forward(mt_engine *e, const chunk *c, const uint8_t *wanted, float *logits)
-{
+static size_t model_forward(mt_engine *e, const chunk *c, const uint8_t *wanted, float *logits) {
     const size_t D = e->D;
     size_t rows = 0;
     float *x = e->x, *n = e->n;
@@ -510,8 +494,7 @@ static int32_t check_tokens(mt_engine *e, int32_t count, const int32_t *tokens,
                             const int32_t *sequences, const int32_t *positions);
 
 int32_t mt_forward(mt_engine *e, int32_t count, const int32_t *tokens, const int32_t *sequences,
-                   const int32_t *positions, const uint8_t *wanted, float *logits)
-{
+                   const int32_t *positions, const uint8_t *wanted, float *logits) {
     chunk c;
     const int32_t status = check_tokens(e, count, tokens, sequences, positions);
     for (int32_t i = 0; i < count && !status;) {
@@ -533,23 +516,20 @@ int32_t mt_forward(mt_engine *e, int32_t count, const int32_t *tokens, const int
 // ------------------------------------------------------------------------------------------------
 // 4  Tokenizer and sampler
 
-static int compare_pieces(const void *left, const void *right)
-{
+static int compare_pieces(const void *left, const void *right) {
     const piece *a = left, *b = right;
     const int order = memcmp(a->bytes, b->bytes, (size_t)(a->size < b->size ? a->size : b->size));
     return order ? order : a->size - b->size;
 }
 
 // The token whose piece is exactly these bytes, or -1
-static int32_t find_piece(const mt_engine *e, const char *bytes, int32_t size)
-{
+static int32_t find_piece(const mt_engine *e, const char *bytes, int32_t size) {
     const piece wanted = {bytes, size, 0};
     const piece *same = bsearch(&wanted, e->sorted, e->V, sizeof(piece), compare_pieces);
     return same ? same->token : -1;
 }
 
-int32_t mt_encode(mt_engine *e, const char *text, int64_t size, int32_t *tokens, int64_t *count)
-{
+int32_t mt_encode(mt_engine *e, const char *text, int64_t size, int32_t *tokens, int64_t *count) {
     *count = 0;
     for (int64_t i = 0; i < size;) {
         int32_t length = size - i < e->longest ? (int32_t)(size - i) : e->longest, token = -1;
@@ -567,8 +547,7 @@ int32_t mt_encode(mt_engine *e, const char *text, int64_t size, int32_t *tokens,
     return MT_OK;
 }
 
-const char *mt_piece(const mt_engine *e, int32_t token, int32_t *size)
-{
+const char *mt_piece(const mt_engine *e, int32_t token, int32_t *size) {
     if (token < 0 || token >= e->config.vocab) return NULL;
     *size = e->pieces[token].size;
     return e->pieces[token].bytes;
@@ -578,8 +557,7 @@ const char *mt_piece(const mt_engine *e, int32_t token, int32_t *size)
 // does the same, and from equal logits and seeds both choose equal tokens.
 
 // Uniform in [0, 1), by SplitMix64 (Steele, Lea & Flood 2014): a counter, and a hash of it
-static double draw(uint64_t *random)
-{
+static double draw(uint64_t *random) {
     uint64_t z = *random += 0x9E3779B97F4A7C15u;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
     z = (z ^ z >> 27) * 0x94D049BB133111EBu;
@@ -588,14 +566,12 @@ static double draw(uint64_t *random)
 }
 
 // Whether token a is more likely than b, or as likely with the lower id
-static int is_before(int32_t a, int32_t b, const double *weight)
-{
+static int is_before(int32_t a, int32_t b, const double *weight) {
     return weight[a] > weight[b] || (weight[a] == weight[b] && a < b);
 }
 
 // Restore the heap below `root`: the first token is on top.
-static void sift(int32_t *heap, int32_t size, int32_t root, const double *weight)
-{
+static void sift(int32_t *heap, int32_t size, int32_t root, const double *weight) {
     for (int32_t child; (child = 2 * root + 1) < size; root = child) {
         if (child + 1 < size && is_before(heap[child + 1], heap[child], weight)) child++;
         const int32_t a = heap[root], b = heap[child];
@@ -607,8 +583,7 @@ static void sift(int32_t *heap, int32_t size, int32_t root, const double *weight
 
 // Choose a token.  -> status, MT_RUN if a logit is not finite
 static int32_t choose(mt_engine *e, const float *logits, const mt_sampling *how, uint64_t *random,
-                      int32_t *token)
-{
+                      int32_t *token) {
     const int32_t V = e->config.vocab;
     int32_t best = 0;
     float nonsense = 0;                 // stays 0, or becomes NaN
@@ -678,8 +653,7 @@ enum { HEADER = 256, MAX_PIECE = 256 };         // bytes
 #define PRINTF(n)
 #endif
 
-PRINTF(3) static int32_t fail(mt_engine *e, int32_t status, const char *format, ...)
-{
+PRINTF(3) static int32_t fail(mt_engine *e, int32_t status, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(e->error, sizeof e->error, format, arguments);
@@ -702,22 +676,19 @@ typedef struct {            // walks over the tensor block in the file's order
     int int8;
 } cursor;
 
-static void *place(cursor *at, uint64_t bytes)
-{
+static void *place(cursor *at, uint64_t bytes) {
     void *here = at->base ? at->base + at->bytes : NULL;
     at->bytes += align64(bytes);
     return here;
 }
 
-static float *place_norm(cursor *at, size_t layers, size_t size)
-{
+static float *place_norm(cursor *at, size_t layers, size_t size) {
     const uint64_t numbers = (uint64_t)layers * size;
     at->parameters += numbers;
     return place(at, 4 * numbers);
 }
 
-static matrix place_matrix(cursor *at, size_t layers, size_t outs, size_t ins)
-{
+static matrix place_matrix(cursor *at, size_t layers, size_t outs, size_t ins) {
     matrix m = {.layers = layers, .outs = outs, .ins = ins, .groups = (ins + GROUP - 1) / GROUP};
     const uint64_t rows = (uint64_t)layers * outs, row = at->int8 ? ins + 4 * m.groups : 4 * ins;
     const uint64_t tile = (outs < TILE ? outs : TILE) * row;
@@ -731,8 +702,7 @@ static matrix place_matrix(cursor *at, size_t layers, size_t outs, size_t ins)
 
 // Where the tensors are in their block.  Within the limits of read_header every size is below 2^49
 // bytes, so no sum or product here can wrap.
-static void place_tensors(mt_engine *e, cursor *at)
-{
+static void place_tensors(mt_engine *e, cursor *at) {
     const size_t L = e->L, D = e->D, F = e->F, K = e->K, HK = e->H * K, GK = e->G * K;
     const size_t channels = e->config.qk_norm ? K : 0;
     params *p = &e->p;
@@ -750,8 +720,7 @@ static void place_tensors(mt_engine *e, cursor *at)
 }
 
 // The numbers of the header (256 bytes) -> e->config
-static int32_t read_numbers(mt_engine *e, const uint8_t *p)
-{
+static int32_t read_numbers(mt_engine *e, const uint8_t *p) {
     mt_config *c = &e->config;
     int32_t flags = 0;
     const struct { const char *name; int32_t *value; uint32_t low, high; } whole[] = {
@@ -801,8 +770,7 @@ static int32_t read_numbers(mt_engine *e, const uint8_t *p)
 }
 
 // The header (256 bytes, or all there are) and the file's true size -> e->config, block sizes
-static int32_t read_header(mt_engine *e, const uint8_t *p, uint64_t size, sizes *block)
-{
+static int32_t read_header(mt_engine *e, const uint8_t *p, uint64_t size, sizes *block) {
     const unsigned long long bytes = size;
     if (size < HEADER)
         return fail(e, MT_FILE, "the file is %llu bytes, shorter than a header", bytes);
@@ -827,8 +795,7 @@ static int32_t read_header(mt_engine *e, const uint8_t *p, uint64_t size, sizes 
     return MT_OK;
 }
 
-static int32_t read_tokenizer(mt_engine *e, const uint8_t *p, uint64_t size)
-{
+static int32_t read_tokenizer(mt_engine *e, const uint8_t *p, uint64_t size) {
     const uint8_t *end = p + size;
     const int32_t vocab = e->config.vocab;
     if (size < 8 || read_u32(p) != 1 || read_u32(p + 4) != (uint32_t)vocab)
@@ -855,8 +822,7 @@ static int32_t read_tokenizer(mt_engine *e, const uint8_t *p, uint64_t size)
 
 // Pack matrices (layers, outs, ins) of numbers of `size` bytes, in place: see tile_at.  In squares
 // of 16 columns, which fit the first cache.
-static inline void pack(void *numbers, uint8_t *spare, const matrix *m, size_t ins, size_t size)
-{
+static inline void pack(void *numbers, uint8_t *spare, const matrix *m, size_t ins, size_t size) {
     for (size_t first = 0, rows; first < m->layers * m->outs && numbers; first += rows) {
         uint8_t *tile = (uint8_t *)numbers + first * ins * size;
         rows = m->outs - first % m->outs < TILE ? m->outs - first % m->outs : TILE;
@@ -868,23 +834,20 @@ static inline void pack(void *numbers, uint8_t *spare, const matrix *m, size_t i
     }
 }
 
-static void pack_matrix(const matrix *m, uint8_t *spare)
-{
+static void pack_matrix(const matrix *m, uint8_t *spare) {
     pack(m->floats, spare, m, m->ins, 4);
     pack(m->quants, spare, m, m->ins, 1);
     pack(m->scales, spare, m, m->groups, 4);
 }
 
-static int32_t new_scratch(mt_engine *e)            // of mt_sample
-{
+static int32_t new_scratch(mt_engine *e) {    // of mt_sample
     e->weight = malloc(e->V * sizeof(double));
     e->order = malloc(e->V * sizeof(int32_t));
     return e->weight && e->order ? MT_OK : MT_MEMORY;
 }
 
 // e->bytes holds a file with a good header; its other words add up to a and b.
-static int32_t load(mt_engine *e, const sizes *s, uint64_t a, uint64_t b)
-{
+static int32_t load(mt_engine *e, const sizes *s, uint64_t a, uint64_t b) {
     uint8_t *p = e->bytes;
     if (a != read_u64(p + 240) || b != read_u64(p + 248))
         return fail(e, MT_FILE, "the checksum is wrong: the file is damaged");
@@ -912,8 +875,7 @@ static int32_t load(mt_engine *e, const sizes *s, uint64_t a, uint64_t b)
 }
 
 // Read `size` bytes of a file, or else from place `at` of memory.  -> whether there are as many
-static int take(FILE *file, const uint8_t *memory, uint64_t at, uint8_t *to, uint64_t size)
-{
+static int take(FILE *file, const uint8_t *memory, uint64_t at, uint8_t *to, uint64_t size) {
     if (file) return fread(to, 1, (size_t)size, file) == size;
     if (size) memcpy(to, memory + at, (size_t)size);            // if 0, memory may be NULL
     return 1;
@@ -922,14 +884,12 @@ static int take(FILE *file, const uint8_t *memory, uint64_t at, uint8_t *to, uin
 // The checksum of u64 words: a is their sum, b the sum of all values that a takes on the way, both
 // modulo 2^64 (Fletcher 1982).  Changing one word always changes a, swapping words nearly always b.
 // The file's own leaves out the words that hold it, 30 and 31.
-static void add_words(const uint8_t *p, uint64_t size, uint64_t *a, uint64_t *b)
-{
+static void add_words(const uint8_t *p, uint64_t size, uint64_t *a, uint64_t *b) {
     for (uint64_t i = 0; i + 8 <= size; i += 8) *b += *a += read_u64(p + i);
 }
 
 // Read a model of `size` bytes.  Memory is asked for only once the header makes sense of the size.
-static int32_t read_model(mt_engine *e, FILE *file, const uint8_t *memory, uint64_t size)
-{
+static int32_t read_model(mt_engine *e, FILE *file, const uint8_t *memory, uint64_t size) {
     uint8_t first[HEADER] = {0};
     sizes s = {0};
     uint64_t a = 0, b = 0, part = size < HEADER ? size : HEADER, at = part;
@@ -955,8 +915,7 @@ static int32_t read_model(mt_engine *e, FILE *file, const uint8_t *memory, uint6
 }
 
 // A new engine, of a file or of `size` bytes
-static int32_t open_model(const char *path, const void *bytes, uint64_t size, mt_engine **engine)
-{
+static int32_t open_model(const char *path, const void *bytes, uint64_t size, mt_engine **engine) {
     mt_engine *e = *engine = calloc(1, sizeof *e);
     FILE *file = NULL;
     struct stat about;
@@ -979,13 +938,11 @@ static int32_t open_model(const char *path, const void *bytes, uint64_t size, mt
 
 int32_t mt_open(const char *path, mt_engine **engine) { return open_model(path, NULL, 0, engine); }
 
-int32_t mt_load(const void *bytes, uint64_t size, mt_engine **engine)
-{
+int32_t mt_load(const void *bytes, uint64_t size, mt_engine **engine) {
     return open_model(NULL, bytes, size, engine);
 }
 
-void mt_close(mt_engine *e)
-{
+void mt_close(mt_engine *e) {
     if (!e) return;
     void *own[] = {e->length, e->weight, e->order}, *shared[] = {e->bytes, e->pieces, e->sorted};
     for (int i = 0; i < 3; i++) free(own[i]);
@@ -997,8 +954,7 @@ int32_t mt_abi(void) { return MT_ABI; }
 const mt_config *mt_get_config(const mt_engine *e) { return &e->config; }
 uint64_t mt_parameters(const mt_engine *e) { return e->parameters; }
 
-const char *mt_get_provenance(const mt_engine *e, uint64_t *size)
-{
+const char *mt_get_provenance(const mt_engine *e, uint64_t *size) {
     *size = e->provenance_size;
     return e->provenance;
 }
@@ -1036,15 +992,13 @@ typedef struct {            // `width` <= TILE rows of a matrix: column k begins
 
 // The first `width` of `lanes` floats.  By way of a copy, so that sums need no address and stay in
 // registers.
-INLINE void load_lanes(float *to, const float *from, size_t lanes, size_t width)
-{
+INLINE void load_lanes(float *to, const float *from, size_t lanes, size_t width) {
     float copy[TILE];
     if (width < lanes) from = memcpy(copy, from, width * sizeof *from);
     for (size_t j = 0; j < lanes; j++) to[j] = from[j];
 }
 
-INLINE void store_lanes(float *to, const float *from, size_t lanes, size_t width)
-{
+INLINE void store_lanes(float *to, const float *from, size_t lanes, size_t width) {
     float copy[TILE], *at = width < lanes ? copy : to;
     for (size_t j = 0; j < lanes; j++) at[j] = from[j];
     if (width < lanes) memcpy(to, copy, width * sizeof *to);
@@ -1054,8 +1008,7 @@ INLINE void store_lanes(float *to, const float *from, size_t lanes, size_t width
 // memory is the limit: asking ahead brings 1.05 times in decoding at dim 128.
 INLINE void accumulate(float (*restrict sum)[TILE], const float *restrict x, size_t x_step,
                        const float *restrict floats, const int8_t *restrict quants, size_t step,
-                       size_t ins, size_t rows, size_t lanes, int int8)
-{
+                       size_t ins, size_t rows, size_t lanes, int int8) {
     for (size_t k = 0; k < ins; k++) {
         for (size_t j = 0; j < lanes && rows == 1; j += int8 ? lanes : 16)
             PREFETCH((int8 ? (const char *)quants : (const char *)floats) + AHEAD + 4 * j);
@@ -1073,8 +1026,7 @@ INLINE void accumulate(float (*restrict sum)[TILE], const float *restrict x, siz
 // sums stay in registers and the loops over j become vector instructions.  Lanes beyond `width`
 // compute numbers that are not read, from any bytes after the tile.
 INLINE void rows_times_tile(float *y, size_t y_step, const float *x, size_t x_step, const tile *w,
-                            size_t ins, int add, size_t rows, size_t lanes, int int8)
-{
+                            size_t ins, int add, size_t rows, size_t lanes, int int8) {
     const float *floats = w->floats, *scales = w->scales;
     const int8_t *quants = w->quants;
     const size_t step = w->step, width = w->width;
@@ -1097,8 +1049,7 @@ INLINE void rows_times_tile(float *y, size_t y_step, const float *x, size_t x_st
 
 // y (T, width) = x (T, ins) @ w, added to y with `add`.  Rows of y and x are *_step apart.
 static void product(float *y, size_t y_step, const float *x, size_t x_step, const tile *w, size_t T,
-                    size_t ins, int add)
-{
+                    size_t ins, int add) {
 #define TIMES(rows, lanes, int8) \
     rows_times_tile(y, y_step, x, x_step, w, ins, add, rows, lanes, int8)
 #define STEP(rows) \
@@ -1114,8 +1065,7 @@ static void product(float *y, size_t y_step, const float *x, size_t x_step, cons
 }
 
 static void multiply_tile(float *y, const float *x, const matrix *m, size_t l, size_t T, int add,
-                          size_t first)
-{
+                          size_t first) {
     const size_t width = m->outs - first < TILE ? m->outs - first : TILE, at = l * m->outs + first;
     tile w = {.step = width, .width = width};
     if (m->floats) w.floats = m->floats + at * m->ins;
@@ -1127,8 +1077,7 @@ static void multiply_tile(float *y, const float *x, const matrix *m, size_t l, s
 static int is_shared(const mt_engine *e, size_t work) { return e->team > 1 && work > THREAD_WORK; }
 
 static void linear_forward(mt_engine *e, float *y, const float *x, const matrix *m, size_t l,
-                           size_t T, int add)
-{
+                           size_t T, int add) {
     if (is_shared(e, T * m->outs * m->ins)) {
         #pragma omp parallel for num_threads((int)e->team)
         for (size_t i = 0; i < m->outs; i += TILE) multiply_tile(y, x, m, l, T, add, i);
@@ -1137,15 +1086,13 @@ static void linear_forward(mt_engine *e, float *y, const float *x, const matrix 
 }
 
 // The sum of 16 numbers, by halves: 4 steps that wait for each other, not 15
-static inline float total(float *part)
-{
+static inline float total(float *part) {
     for (int j = 0; j < 8; j++) part[j] += part[j + 8];
     for (int j = 0; j < 4; j++) part[j] += part[j + 4];
     return part[0] + part[2] + (part[1] + part[3]);
 }
 
-static float sum_of_squares(const float *x, size_t D)
-{
+static float sum_of_squares(const float *x, size_t D) {
     float part[LANES] = {0};
     size_t d = 0;
     for (; d + LANES <= D; d += LANES)
@@ -1157,8 +1104,7 @@ static float sum_of_squares(const float *x, size_t D)
 // e^x = 2^n * e^r with n = round(x / ln 2), |r| <= ln(2) / 2, and the polynomial for e^r of Cephes
 // (Moshier 1984).  Unlike expf it has no branch and no call, so a loop over it becomes vector
 // instructions: 1.51 times in scoring at dim 128.
-static inline float exponential(float x)
-{
+static inline float exponential(float x) {
     const float magic = 12582912;               // 1.5 * 2^23: adding it leaves n in the last bits
     const float limited = x > 88 ? 88 : x < -87 ? -87 : x;
     const float shifted = fma1(limited, 1.44269504f, magic), n = shifted - magic;
@@ -1178,8 +1124,7 @@ static inline float exponential(float x)
 }
 
 // The largest score.  Pads the row with -inf to a multiple of LANES, for which it needs room.
-static inline float largest(float *scores, size_t slots)
-{
+static inline float largest(float *scores, size_t slots) {
     const size_t padded = round_up(slots);
     float top[LANES];
     for (size_t s = slots; s < padded; s++) scores[s] = -HUGE_VALF;
@@ -1193,8 +1138,7 @@ static inline float largest(float *scores, size_t slots)
 }
 
 // Padded scores -> e^(score - most).  -> their sum, by way of LANES partial sums
-static inline float exponentials(float *scores, size_t slots, float most)
-{
+static inline float exponentials(float *scores, size_t slots, float most) {
     float part[LANES] = {0};
     for (size_t s = 0; s < slots; s += LANES)
         for (size_t j = 0; j < LANES; j++)
@@ -1202,22 +1146,19 @@ static inline float exponentials(float *scores, size_t slots, float most)
     return total(part);
 }
 
-static float softmax(float *scores, size_t slots)
-{
+static float softmax(float *scores, size_t slots) {
     return exponentials(scores, slots, largest(scores, slots));
 }
 
 // The tile of a cache matrix (outs, ins) that begins at row `first`, of which `used` rows matter
-static tile cache_tile(const float *floats, size_t outs, size_t ins, size_t first, size_t used)
-{
+static tile cache_tile(const float *floats, size_t outs, size_t ins, size_t first, size_t used) {
     const size_t step = outs - first < TILE ? outs - first : TILE;
     return (tile){.floats = floats + first * ins, .step = step,
                   .width = used - first < step ? used - first : step};
 }
 
 // Pointers move along the tiles of the cache, as tile_at says.
-static void keep(mt_engine *e, size_t l, const chunk *c, size_t t, const float *k, const float *v)
-{
+static void keep(mt_engine *e, size_t l, const chunk *c, size_t t, const float *k, const float *v) {
     const size_t K = e->K, b = c->sequence[t], s = c->slot[t], rest = e->S - s / TILE * TILE;
     const size_t step = rest < TILE ? rest : TILE;
     for (size_t g = 0; g < e->G; g++, k += K, v += K) {
@@ -1234,8 +1175,7 @@ static void keep(mt_engine *e, size_t l, const chunk *c, size_t t, const float *
 // Attention of head h for `count` <= ROWS tokens that follow each other in one sequence, from token
 // t of the chunk on.  scores (ROWS, S) is scratch.
 static void attend(mt_engine *e, float *y, const float *u, size_t l, const chunk *c, size_t h,
-                   size_t t, size_t count, float *scores)
-{
+                   size_t t, size_t count, float *scores) {
     const size_t K = e->K, HK = e->H * K, QKV = HK + 2 * e->G * K, S = e->S;
     const size_t b = c->sequence[t], g = h / (e->H / e->G);
     const size_t slots = c->slot[t] + 1, all = slots + count - 1;       // of the first and the last
@@ -1273,8 +1213,7 @@ static void attend(mt_engine *e, float *y, const float *u, size_t l, const chunk
 
 // Heads h0 to h1 - 1 for all tokens, in runs of one sequence
 static void attend_heads(mt_engine *e, float *y, const float *u, size_t l, const chunk *c,
-                         size_t h0, size_t h1, int thread)
-{
+                         size_t h0, size_t h1, int thread) {
     float *scores = e->scores + (size_t)thread * ROWS * e->S;
     for (size_t t = 0, end; t < c->count; t = end) {
         for (end = t + 1; end < c->count && end < t + ROWS && c->sequence[end] == c->sequence[t];)
@@ -1289,8 +1228,7 @@ static void attend_heads(mt_engine *e, float *y, const float *u, size_t l, const
 static int omp_get_thread_num(void) { return 0; }
 #endif
 
-static void attention_forward(mt_engine *e, float *y, const float *u, size_t l, const chunk *c)
-{
+static void attention_forward(mt_engine *e, float *y, const float *u, size_t l, const chunk *c) {
     const size_t H = e->H;
     if (is_shared(e, c->count * H * e->K * c->slot[c->count - 1])) {
         #pragma omp parallel for num_threads((int)e->team)
@@ -1304,14 +1242,12 @@ static void attention_forward(mt_engine *e, float *y, const float *u, size_t l, 
 
 enum { MAX_THREADS = 256 };
 
-void mt_set_threads(mt_engine *e, int32_t threads)
-{
+void mt_set_threads(mt_engine *e, int32_t threads) {
     e->threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
     if (e->team > (size_t)e->threads) e->team = (size_t)e->threads;
 }
 
-int32_t mt_fork(mt_engine *e, mt_engine **fork)
-{
+int32_t mt_fork(mt_engine *e, mt_engine **fork) {
     mt_engine *copy = *fork = malloc(sizeof *copy);
     if (!copy) return MT_MEMORY;
     *copy = *e;
@@ -1323,15 +1259,13 @@ int32_t mt_fork(mt_engine *e, mt_engine **fork)
 }
 
 // floats, or NULL if they are too many.  In double, sizes cannot wrap, and are exact up to 2^53.
-static float *new_floats(double count)
-{
+static float *new_floats(double count) {
     if (count > fmin(0x1p50, (double)(SIZE_MAX / 8))) return NULL;
     return aligned_alloc(64, (size_t)align64(4 * (uint64_t)count) + 4 * TILE);
 }
 
 // One block of memory for all that sequences need.  A fast loop may read beyond a part's end.
-static int32_t new_caches(mt_engine *e, size_t B, size_t context, size_t team)
-{
+static int32_t new_caches(mt_engine *e, size_t B, size_t context, size_t team) {
     const size_t S = round_up(context), QKV = (e->H + 2 * e->G) * e->K, HK = e->H * e->K;
     const double heads = (double)(e->L * e->G) * (double)B, slots = (double)S;
     float *length = NULL;
@@ -1362,8 +1296,7 @@ static int32_t new_caches(mt_engine *e, size_t B, size_t context, size_t team)
     return MT_OK;
 }
 
-int32_t mt_reset(mt_engine *e, int32_t sequences, int32_t context)
-{
+int32_t mt_reset(mt_engine *e, int32_t sequences, int32_t context) {
     if (!e->V) return fail(e, MT_USAGE, "no model is loaded");
     if (sequences < 1 || context < 1)
         return fail(e, MT_USAGE, "sequences is %d and context is %d, but both must be at least 1",
@@ -1376,18 +1309,15 @@ int32_t mt_reset(mt_engine *e, int32_t sequences, int32_t context)
     return MT_OK;
 }
 
-int32_t mt_length(const mt_engine *e, int32_t sequence)
-{
+int32_t mt_length(const mt_engine *e, int32_t sequence) {
     return sequence < 0 || (size_t)sequence >= e->B ? -1 : (int32_t)e->length[sequence];
 }
 
-static int32_t fail_sequence(mt_engine *e, int32_t sequence)
-{
+static int32_t fail_sequence(mt_engine *e, int32_t sequence) {
     return fail(e, MT_USAGE, "sequence %d does not exist: mt_reset made %d", sequence, (int)e->B);
 }
 
-int32_t mt_rewind(mt_engine *e, int32_t sequence, int32_t length)
-{
+int32_t mt_rewind(mt_engine *e, int32_t sequence, int32_t length) {
     const int32_t now = mt_length(e, sequence);
     if (now < 0) return fail_sequence(e, sequence);
     if (length < 0 || length > now)
@@ -1399,8 +1329,7 @@ int32_t mt_rewind(mt_engine *e, int32_t sequence, int32_t length)
 
 // Check all tokens before any is run.  Counts them into their sequences and out again.
 static int32_t check_tokens(mt_engine *e, int32_t count, const int32_t *tokens,
-                            const int32_t *sequences, const int32_t *positions)
-{
+                            const int32_t *sequences, const int32_t *positions) {
     if (count < 0) return fail(e, MT_USAGE, "count is %d, but must be at least 0", count);
     if (e->config.own_positions && !positions)
         return fail(e, MT_USAGE, "this model was trained with positions of its own: give "
@@ -1425,16 +1354,14 @@ static int32_t check_tokens(mt_engine *e, int32_t count, const int32_t *tokens,
 }
 
 // log p(target) from logits (V), which it overwrites, and a few floats after them
-static float log_probability(float *logits, size_t V, int32_t target)
-{
+static float log_probability(float *logits, size_t V, int32_t target) {
     float most = logits[0], own = logits[target];
     for (size_t i = 1; i < V; i++) most = logits[i] > most ? logits[i] : most;
     return own - most - logf(softmax(logits, V));
 }
 
 int32_t mt_score(mt_engine *e, int32_t count, const int32_t *tokens, const int32_t *sequences,
-                 const int32_t *positions, const int32_t *targets, float *logprobs)
-{
+                 const int32_t *positions, const int32_t *targets, float *logprobs) {
     const int32_t vocab = e->config.vocab;
     for (int32_t i = 0; i < count; i++)
         if (targets[i] >= vocab)
@@ -1466,8 +1393,7 @@ int32_t mt_score(mt_engine *e, int32_t count, const int32_t *tokens, const int32
 }
 
 int32_t mt_attention(mt_engine *e, int32_t count, const int32_t *tokens, const int32_t *sequences,
-                     const int32_t *positions, int32_t layer, int32_t head, float *weights)
-{
+                     const int32_t *positions, int32_t layer, int32_t head, float *weights) {
     const mt_config *c = &e->config;
     if (layer < 0 || layer >= c->layers || head < 0 || head >= c->heads)
         return fail(e, MT_USAGE, "layer %d, head %d does not exist: the model has %d layers of %d "
@@ -1479,8 +1405,7 @@ int32_t mt_attention(mt_engine *e, int32_t count, const int32_t *tokens, const i
     return status;
 }
 
-static int32_t check_sampling(mt_engine *e, const mt_sampling *how)
-{
+static int32_t check_sampling(mt_engine *e, const mt_sampling *how) {
     if (!e->V) return fail(e, MT_USAGE, "no model is loaded");
     if (how->temperature >= 0 && how->temperature < HUGE_VALF && how->top_k >= 0 &&
         how->top_p > 0 && how->top_p <= 1 && how->min_p >= 0 && how->min_p <= 1)
@@ -1490,8 +1415,7 @@ static int32_t check_sampling(mt_engine *e, const mt_sampling *how)
 }
 
 int32_t mt_sample(mt_engine *e, const float *logits, const mt_sampling *how, uint64_t *random,
-                  int32_t *token)
-{
+                  int32_t *token) {
     const int32_t status = check_sampling(e, how);
     return status ? status : choose(e, logits, how, random, token);
 }
@@ -1517,8 +1441,7 @@ typedef struct {
 } generation;
 
 // The tokens of the next step: one for each busy sequence, a prompt for each free one.  -> how many
-static int32_t gather(mt_engine *e, generation *g)
-{
+static int32_t gather(mt_engine *e, generation *g) {
     int32_t n = 0;
     for (int32_t s = 0; s < g->sequences; s++) {
         const int32_t begin = n, job = g->job[s];
@@ -1535,8 +1458,7 @@ static int32_t gather(mt_engine *e, generation *g)
 }
 
 // Choose a token for each busy sequence.
-static int32_t advance(mt_engine *e, generation *g)
-{
+static int32_t advance(mt_engine *e, generation *g) {
     const float *logits = g->logits;
     for (int32_t s = 0; s < g->sequences; s++) {
         const int32_t job = g->job[s];
@@ -1553,8 +1475,7 @@ static int32_t advance(mt_engine *e, generation *g)
 
 int32_t mt_generate(mt_engine *e, int32_t count, const int32_t *prompts, const int32_t *lengths,
                     int32_t most, const int32_t *stop, const mt_sampling *how, uint64_t *random,
-                    int32_t *tokens, int32_t *generated)
-{
+                    int32_t *tokens, int32_t *generated) {
     const int32_t context = e->config.context;
     int32_t longest = 0, status = check_sampling(e, how);
     if (!status && (count < 0 || most < 0))
@@ -1636,8 +1557,7 @@ typedef struct {
 } options;
 
 // Print a line on standard error.  -> status
-PRINTF(2) static int complain(int status, const char *format, ...)
-{
+PRINTF(2) static int complain(int status, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     fputs("run: ", stderr);
@@ -1650,8 +1570,7 @@ PRINTF(2) static int complain(int status, const char *format, ...)
 // Each of these returns 1, or 0 after a complaint.
 
 static int read_number(const char *flag, const char *text, double low, double high, int whole,
-                       double *value)
-{
+                       double *value) {
     char *end;
     errno = 0;
     *value = strtod(text, &end);
@@ -1661,8 +1580,7 @@ static int read_number(const char *flag, const char *text, double low, double hi
                     whole ? " whole" : "", low, high);
 }
 
-static int read_seed(const char *text, uint64_t *seed)
-{
+static int read_seed(const char *text, uint64_t *seed) {
     char *end;
     errno = 0;
     *seed = strtoull(text, &end, 10);
@@ -1670,8 +1588,7 @@ static int read_seed(const char *text, uint64_t *seed)
     return complain(0, "-s %s: give a whole number from 0 to 18446744073709551615", text);
 }
 
-static int read_head(const char *text, options *o)              // "3,1": layer 3, head 1
-{
+static int read_head(const char *text, options *o) {    // "3,1": layer 3, head 1
     char rest;
     if (strspn(text, "0123456789,") == strlen(text) && strlen(text) < 16 &&
         sscanf(text, "%9d,%9d%c", &o->layer, &o->head, &rest) == 2) return 1;
@@ -1679,8 +1596,7 @@ static int read_head(const char *text, options *o)              // "3,1": layer 
 }
 
 // A prompt, or the file of a text
-static int set_text(const char *flag, const char *value, const char **text, const options *o)
-{
+static int set_text(const char *flag, const char *value, const char **text, const options *o) {
     if (o->prompt || o->file)
         return complain(0, "%s %s: there is a text already, %s: give one", flag, value,
                         o->prompt ? o->prompt : o->file);
@@ -1688,8 +1604,7 @@ static int set_text(const char *flag, const char *value, const char **text, cons
     return 1;
 }
 
-static int read_option(const char *flag, const char *value, options *o)
-{
+static int read_option(const char *flag, const char *value, options *o) {
     const struct { char letter; int whole; double low, high, *number; } numbers[] = {
         {'n', 1, 1, 1 << 30, &o->steps},      {'j', 1, 1, MAX_THREADS, &o->threads},
         {'k', 1, 0, 1 << 30, &o->top_k},      {'t', 0, 0, 1e6, &o->temperature},
@@ -1705,8 +1620,7 @@ static int read_option(const char *flag, const char *value, options *o)
     return set_text(flag, value, &o->file, o);              // -f or --score
 }
 
-static int read_options(int argc, char **argv, options *o)
-{
+static int read_options(int argc, char **argv, options *o) {
     static const struct { const char *flag; action what; int has_value; } actions[] = {
         {"--score", SCORE, 1}, {"--logprobs", LOGPROBS, 0}, {"--attention", ATTENTION, 1},
         {"--info", INFO, 0}, {"-h", HELP, 0}, {"--help", HELP, 0},
@@ -1737,8 +1651,7 @@ static int read_options(int argc, char **argv, options *o)
 }
 
 // All of a stream, or NULL.
-static char *read_all(FILE *stream, int64_t *size)
-{
+static char *read_all(FILE *stream, int64_t *size) {
     size_t room = 1 << 16, used = 0;
     char *text = malloc(room);
     while (text) {
@@ -1755,8 +1668,7 @@ static char *read_all(FILE *stream, int64_t *size)
 
 // The text of -i, -f, --score or standard input, freshly allocated.  -> MT_OK, or after a complaint
 // the exit code
-static int read_text(mt_engine *e, const options *o, char **text, int64_t *size)
-{
+static int read_text(mt_engine *e, const options *o, char **text, int64_t *size) {
     const char *name = o->file ? o->file : o->prompt ? o->prompt : "";
     if (!o->file && strcmp(name, "-")) {
         *size = (int64_t)strlen(name);
@@ -1776,8 +1688,7 @@ static int read_text(mt_engine *e, const options *o, char **text, int64_t *size)
     return MT_OK;
 }
 
-static int print_info(const mt_engine *e, const char *path)
-{
+static int print_info(const mt_engine *e, const char *path) {
     const mt_config *c = &e->config;
     const char *type = c->int8 ? "int8" : "float32";
     printf("%s: %llu parameters, %s\n", path, (unsigned long long)e->parameters, type);
@@ -1796,8 +1707,7 @@ static int print_info(const mt_engine *e, const char *path)
 // A text's tokens, freshly allocated, with bos in front, either `always` or before an empty text.
 // -> status
 static int32_t encode(mt_engine *e, const char *text, int64_t size, int always, int32_t **tokens,
-                      int64_t *count)
-{
+                      int64_t *count) {
     *tokens = malloc(((size_t)size + 1) * sizeof **tokens);
     if (!*tokens) return fail(e, MT_MEMORY, "no memory for a text of %lld bytes", (long long)size);
     const int begin = e->config.bos >= 0 && (always || size == 0);
@@ -1810,8 +1720,7 @@ static int32_t encode(mt_engine *e, const char *text, int64_t size, int always, 
 // The same for a prompt of at least one token.  If it is only `scored`, the last one may lie beyond
 // the context.
 static int32_t encode_prompt(mt_engine *e, const char *text, int64_t size, int scored,
-                             int32_t **tokens, int64_t *count)
-{
+                             int32_t **tokens, int64_t *count) {
     const int32_t context = e->config.context;
     int32_t status = encode(e, text, size, scored, tokens, count);
     if (status) return status;
@@ -1825,8 +1734,7 @@ static int32_t encode_prompt(mt_engine *e, const char *text, int64_t size, int s
 }
 
 // Print a text and what follows it, token by token.
-static int32_t generate(mt_engine *e, const options *o, const char *text, int64_t size)
-{
+static int32_t generate(mt_engine *e, const options *o, const char *text, int64_t size) {
     int64_t count;
     uint64_t random = o->seed;
     int32_t token, length = 0, *tokens = NULL;
@@ -1853,8 +1761,7 @@ static int32_t generate(mt_engine *e, const options *o, const char *text, int64_
 }
 
 // Prompts from a terminal, until its end of input
-static int32_t converse(mt_engine *e, const options *o)
-{
+static int32_t converse(mt_engine *e, const options *o) {
     char *line = NULL;
     size_t room = 0;
     for (;;) {
@@ -1872,8 +1779,7 @@ static int32_t converse(mt_engine *e, const options *o)
 
 // {"token": 65, "text": "A" without the closing brace.  Each byte of the text becomes a character,
 // as in Latin-1, since a piece may be a part of a UTF-8 character.
-static void print_token(const mt_engine *e, int32_t token)
-{
+static void print_token(const mt_engine *e, int32_t token) {
     int32_t size = 0;
     const char *bytes = mt_piece(e, token, &size);
     printf("{\"token\": %d, \"text\": \"", token);
@@ -1886,16 +1792,14 @@ static void print_token(const mt_engine *e, int32_t token)
 }
 
 // Text, then a number, or null if it is not finite
-static void print_number(const char *text, float x)
-{
+static void print_number(const char *text, float x) {
     if (isfinite(x)) printf("%s%.6g", text, x);
     else printf("%snull", text);
 }
 
 // A JSON line for each token of a text: its log-probability given those before it, or the attention
 // that it pays to each of them
-static int32_t look_into(mt_engine *e, const options *o, const char *text, int64_t size)
-{
+static int32_t look_into(mt_engine *e, const options *o, const char *text, int64_t size) {
     const int attention = o->what == ATTENTION;
     int64_t count = 0;
     int32_t *tokens = NULL, status = encode_prompt(e, text, size, !attention, &tokens, &count);
@@ -1924,8 +1828,7 @@ static int32_t look_into(mt_engine *e, const options *o, const char *text, int64
 typedef struct { double nll, square, bytes; int64_t tokens; } score;        // sums over the tokens
 
 // Score tokens[1..count-1], each given those before it, in windows of the model's context.
-static int32_t score_tokens(mt_engine *e, const int32_t *tokens, int64_t count, score *sum)
-{
+static int32_t score_tokens(mt_engine *e, const int32_t *tokens, int64_t count, score *sum) {
     const int32_t context = count < e->config.context ? (int32_t)count : e->config.context;
     float *logprobs = new_floats(context);
     int32_t size = 0, status = MT_OK;
@@ -1948,8 +1851,7 @@ static int32_t score_tokens(mt_engine *e, const int32_t *tokens, int64_t count, 
 }
 
 // How well the model predicts a text, or each of its lines where the model knows no newline
-static int32_t score_text(mt_engine *e, const char *text, int64_t size)
-{
+static int32_t score_text(mt_engine *e, const char *text, int64_t size) {
     const int lines = find_piece(e, "\n", 1) < 0;
     score sum = {0};
     int32_t status = MT_OK;
@@ -1974,15 +1876,13 @@ static int32_t score_text(mt_engine *e, const char *text, int64_t size)
 }
 
 // Whether all that was printed has arrived, e.g. on a disk that is not full.
-static int finish_output(int status)
-{
+static int finish_output(int status) {
     if ((fflush(stdout) || ferror(stdout)) && !status)
         return complain(MT_RUN, "standard output cannot be written");
     return status;
 }
 
-static int act(mt_engine *e, const options *o)
-{
+static int act(mt_engine *e, const options *o) {
     if (o->what == INFO) return print_info(e, o->model);
     char *text = NULL;
     int64_t size = 0;
@@ -1996,8 +1896,7 @@ static int act(mt_engine *e, const options *o)
     return status ? complain(status, "%s", mt_error(e)) : MT_OK;
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     options o;
     if (!read_options(argc, argv, &o)) return MT_USAGE;
     if (o.what == HELP) {
