@@ -254,7 +254,8 @@ struct mt_engine {
     float *u;               // (CHUNK, max((H+2G)K, 2F))
     float *y;               // (CHUNK, max(HK, F))
     float *scores;          // (team, ROWS, S)
-    float *cis;             // (S + 1, K) rope_table of all positions < S, and of one other position
+    float *cis;             // (S + 1, K) rope_table: of positions < rotated, and of one beyond S
+    size_t rotated;         // a context may be longer than any sequence will be: see rope_row
     float *watched;         // where the weights of mt_attention's head go; NULL: nowhere
     size_t watched_head;    // layer * H + head
 };
@@ -412,11 +413,18 @@ static void rope_table(const mt_engine *e, float *cis, size_t first, size_t coun
     }
 }
 
-// The table's row (K) for a position.  One beyond the table is rare, so it is computed at each use.
-static const float *rope_row(const mt_engine *e, size_t position) {
-    if (position < e->S) return e->cis + position * e->K;
-    rope_table(e, e->cis + e->S * e->K, position, 1);
-    return e->cis + e->S * e->K;
+// The table's row (K) for a position, after making as many rows again as there are, up to S.  One
+// beyond S is rare, so it is computed at each use.
+static const float *rope_row(mt_engine *e, size_t position) {
+    const size_t row = position < e->S ? position : e->S, K = e->K;
+    if (row == e->S) rope_table(e, e->cis + row * K, position, 1);
+    while (e->rotated <= row && row < e->S) {
+        const size_t more = e->rotated + LANES < e->S - e->rotated ? e->rotated + LANES
+                                                                   : e->S - e->rotated;
+        rope_table(e, e->cis + e->rotated * K, e->rotated, more);
+        e->rotated += more;
+    }
+    return e->cis + row * K;
 }
 
 // Rotate the channel pairs (2j, 2j+1) of each of `heads` heads x (heads, K), in place.
@@ -1292,7 +1300,7 @@ static int32_t new_caches(mt_engine *e, size_t B, size_t context, size_t team) {
     }
     e->length = (void *)length;
     e->B = B, e->S = S, e->context = context, e->team = team;
-    rope_table(e, e->cis, 0, S);
+    e->rotated = 0;
     return MT_OK;
 }
 
@@ -1527,7 +1535,7 @@ static const char USAGE[] =
     "  --attention L,H      attention in layer L, head H (both from 0), as JSON lines\n"
     "  --info               describe the model\n"
     "  -h                   this text\n\n"
-    "  -i TEXT   prompt; - reads it from standard input\n"
+    "  -i TEXT   prompt; - reads it from standard input, as does a pipe without -i\n"
     "  -f FILE   prompt from a file\n"
     "  -n N      tokens to generate at most (default: until the end token or a full context)\n"
     "  -t T      temperature, 0 for the most likely token (default: the model file's)\n"
@@ -1539,7 +1547,7 @@ static const char USAGE[] =
     "  ./run model.bin                                  in a terminal: asks for prompts\n"
     "  ./run model.bin -i \"123+456=\"\n"
     "  ./run model.bin -t 0.8 -n 200 -s 7 < /dev/null\n"
-    "  echo \"123+456=\" | ./run model.bin -i -\n"
+    "  echo \"123+456=\" | ./run model.bin\n"
     "  ./run model.bin --score test.txt -j 2\n\n"
     "If the model has no newline token, a text from a file or standard input loses its last one,\n"
     "and --score takes each line as a text of its own.\n"
@@ -1669,7 +1677,7 @@ static char *read_all(FILE *stream, int64_t *size) {
 // The text of -i, -f, --score or standard input, freshly allocated.  -> MT_OK, or after a complaint
 // the exit code
 static int read_text(mt_engine *e, const options *o, char **text, int64_t *size) {
-    const char *name = o->file ? o->file : o->prompt ? o->prompt : "";
+    const char *name = o->file ? o->file : o->prompt ? o->prompt : isatty(STDIN_FILENO) ? "" : "-";
     if (!o->file && strcmp(name, "-")) {
         *size = (int64_t)strlen(name);
         *text = malloc((size_t)*size + 1);
@@ -1704,17 +1712,21 @@ static int print_info(const mt_engine *e, const char *path) {
     return MT_OK;
 }
 
-// A text's tokens, freshly allocated, with bos in front, either `always` or before an empty text.
-// -> status
-static int32_t encode(mt_engine *e, const char *text, int64_t size, int always, int32_t **tokens,
+// A text's tokens, freshly allocated: as training showed them, with bos in front if every row began
+// with it; an empty text is bos.  -> status
+static int32_t encode(mt_engine *e, const char *text, int64_t size, int32_t **tokens,
                       int64_t *count) {
+    const int32_t bos = e->config.bos;
     *tokens = malloc(((size_t)size + 1) * sizeof **tokens);
     if (!*tokens) return fail(e, MT_MEMORY, "no memory for a text of %lld bytes", (long long)size);
-    const int begin = e->config.bos >= 0 && (always || size == 0);
-    if (begin) **tokens = e->config.bos;
-    const int32_t status = mt_encode(e, text, size, *tokens + begin, count);
-    *count += begin;
-    return status;
+    const int32_t status = mt_encode(e, text, size, *tokens, count);
+    if (status || bos < 0) return status;
+    if (*count == 0 || (e->config.begins_with_bos && **tokens != bos)) {
+        memmove(*tokens + 1, *tokens, (size_t)*count * sizeof **tokens);
+        **tokens = bos;
+        ++*count;
+    }
+    return MT_OK;
 }
 
 // The same for a prompt of at least one token.  If it is only `scored`, the last one may lie beyond
@@ -1722,7 +1734,7 @@ static int32_t encode(mt_engine *e, const char *text, int64_t size, int always, 
 static int32_t encode_prompt(mt_engine *e, const char *text, int64_t size, int scored,
                              int32_t **tokens, int64_t *count) {
     const int32_t context = e->config.context;
-    int32_t status = encode(e, text, size, scored, tokens, count);
+    int32_t status = encode(e, text, size, tokens, count);
     if (status) return status;
     if (*count == 0)
         return fail(e, MT_USAGE, "this model needs a prompt: give one with -i (--info shows an "
@@ -1733,9 +1745,18 @@ static int32_t encode_prompt(mt_engine *e, const char *text, int64_t size, int s
     return MT_OK;
 }
 
+// Tell a user at a terminal that training showed no prompt of so few, or so many, tokens.
+static void check_prompt(const mt_engine *e, int64_t count) {
+    const mt_config *c = &e->config;
+    if (c->prompt_max && (count < c->prompt_min || count > c->prompt_max) && isatty(STDERR_FILENO))
+        fprintf(stderr, "note: the prompt has %lld tokens; training showed prompts of %d to %d\n",
+                (long long)count, c->prompt_min, c->prompt_max);
+}
+
 // Print a text and what follows it, token by token.
 static int32_t generate(mt_engine *e, const options *o, const char *text, int64_t size) {
     int64_t count;
+    double left = 0;
     uint64_t random = o->seed;
     int32_t token, length = 0, *tokens = NULL;
     float *logits = new_floats((double)e->V);
@@ -1744,6 +1765,7 @@ static int32_t generate(mt_engine *e, const options *o, const char *text, int64_
     if (!status) status = mt_reset(e, 1, e->config.context);
     if (!status) status = mt_forward(e, (int32_t)count - 1, tokens, NULL, NULL, NULL, NULL);
     if (!status) status = mt_forward(e, 1, tokens + count - 1, NULL, NULL, NULL, logits);
+    if (!status) check_prompt(e, count);
     if (!status) fwrite(text, 1, (size_t)size, stdout);
     for (int step = 0; !status && (o->steps == 0 || step < o->steps); step++) {
         status = mt_sample(e, logits, &o->sampling, &random, &token);
@@ -1751,19 +1773,40 @@ static int32_t generate(mt_engine *e, const options *o, const char *text, int64_
         const char *bytes = mt_piece(e, token, &length);
         fwrite(bytes, 1, (size_t)length, stdout);
         fflush(stdout);
-        if (e->length[0] == e->context) break;
+        if (e->length[0] == e->context) {
+            left = o->steps - step - 1;
+            break;
+        }
         status = mt_forward(e, 1, &token, NULL, NULL, NULL, logits);
     }
     if (!status) putchar('\n');
+    if (!status && left > 0)
+        fprintf(stderr, "note: the context of %d tokens is full; %.0f of -n %.0f are left\n",
+                e->config.context, left, o->steps);
     free(tokens);
     free(logits);
     return status;
+}
+
+// A prompt to try, if the file names one: provenance has it without quotes and backslashes.
+static void print_example(const mt_engine *e) {
+    static const char NAME[] = "\"example\": \"";
+    const size_t length = sizeof NAME - 1;
+    for (const char *at = e->provenance, *end = at + e->provenance_size; at + length < end; at++)
+        if (!memcmp(at, NAME, length)) {
+            const char *text = at + length, *quote = memchr(text, '"', (size_t)(end - text));
+            if (quote) printf(", such as %.*s", (int)(quote - text), text);
+            return;
+        }
 }
 
 // Prompts from a terminal, until its end of input
 static int32_t converse(mt_engine *e, const options *o) {
     char *line = NULL;
     size_t room = 0;
+    printf("Type a prompt");
+    print_example(e);
+    puts("; Ctrl-D ends.");
     for (;;) {
         fputs("> ", stdout);
         fflush(stdout);
@@ -1777,18 +1820,38 @@ static int32_t converse(mt_engine *e, const options *o) {
     return MT_OK;
 }
 
-// {"token": 65, "text": "A" without the closing brace.  Each byte of the text becomes a character,
-// as in Latin-1, since a piece may be a part of a UTF-8 character.
+// Whether bytes are whole characters of UTF-8
+static int is_utf8(const char *bytes, int32_t size) {
+    static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
+    for (int32_t i = 0; i < size;) {
+        const unsigned char lead = (unsigned char)bytes[i++];
+        const int more = lead < 0x80 ? 0 : lead >> 5 == 6 ? 1 : lead >> 4 == 14 ? 2
+                       : lead >> 3 == 30 ? 3 : 4;
+        if (more > 3 || more > size - i) return 0;
+        uint32_t point = lead & (more ? 0x3fu >> more : 0x7fu);
+        for (int k = 0; k < more; k++) {
+            const unsigned char byte = (unsigned char)bytes[i++];
+            if (byte >> 6 != 2) return 0;
+            point = point << 6 | (byte & 0x3f);
+        }
+        if (point < least[more] || point >> 11 == 27 || point > 0x10ffff) return 0;  // surrogates
+    }
+    return 1;
+}
+
+// {"token": 65, "text": "A" without the closing brace; "bytes": [195] for a part of a character
 static void print_token(const mt_engine *e, int32_t token) {
     int32_t size = 0;
     const char *bytes = mt_piece(e, token, &size);
-    printf("{\"token\": %d, \"text\": \"", token);
+    const int is_text = is_utf8(bytes, size);
+    printf("{\"token\": %d, \"%s\": %c", token, is_text ? "text" : "bytes", is_text ? '"' : '[');
     for (int32_t i = 0; i < size; i++) {
-        unsigned char byte = (unsigned char)bytes[i];
-        if (byte < ' ' || byte > '~' || byte == '"' || byte == '\\') printf("\\u%04x", byte);
+        const unsigned char byte = (unsigned char)bytes[i];
+        if (!is_text) printf("%s%d", i ? ", " : "", byte);
+        else if (byte < ' ' || byte == 127 || byte == '"' || byte == '\\') printf("\\u%04x", byte);
         else putchar(byte);
     }
-    putchar('"');
+    putchar(is_text ? '"' : ']');
 }
 
 // Text, then a number, or null if it is not finite
@@ -1855,23 +1918,35 @@ static int32_t score_text(mt_engine *e, const char *text, int64_t size) {
     const int lines = find_piece(e, "\n", 1) < 0;
     score sum = {0};
     int32_t status = MT_OK;
-    for (int64_t start = 0, end; start < size && !status; start = end + 1) {
+    int64_t line = 0;
+    for (int64_t start = 0, end; start < size && !status; start = end + 1, line++) {
         for (end = start; end < size && !(lines && text[end] == '\n');) end++;
         int32_t *tokens = NULL;
         int64_t count;
-        status = encode(e, text + start, end - start, 1, &tokens, &count);
+        status = encode(e, text + start, end - start, &tokens, &count);
         if (!status) status = score_tokens(e, tokens, count, &sum);
         free(tokens);
     }
     if (!status && sum.tokens == 0)
         status = fail(e, MT_USAGE, "there is nothing to score: give a text of two tokens or more");
+    if (status && lines && line > 1) {
+        char reason[sizeof e->error];
+        memcpy(reason, e->error, sizeof reason);
+        return fail(e, status, "line %lld: %s", (long long)line, reason);
+    }
     if (status) return status;
     const double n = (double)sum.tokens, mean = sum.nll / n, bits = n / log(2) / sum.bytes;
     const double variance = sum.square / n - mean * mean;
     const double error = sqrt((variance > 0 ? variance : 0) / n);
-    printf("%lld tokens: nll %.5f +- %.5f, perplexity %.4f +- %.4f, bits per byte %.5f +- %.5f\n",
-           (long long)sum.tokens, mean, error, exp(mean), exp(mean) * error, mean * bits,
-           error * bits);
+    const double values[] = {mean, exp(mean), mean * bits};
+    const double errors[] = {error, exp(mean) * error, error * bits};
+    const char *names[] = {"nll", "perplexity", "bits per byte"};
+    printf("%lld token%s", (long long)sum.tokens, n > 1 ? "s" : "");
+    for (int i = 0; i < 3; i++) {
+        printf("%s %s %.*f", i ? "," : ":", names[i], i == 1 ? 4 : 5, values[i]);
+        if (n > 1) printf(" +- %.*f", i == 1 ? 4 : 5, errors[i]);       // one has no spread
+    }
+    putchar('\n');
     return MT_OK;
 }
 

@@ -111,14 +111,15 @@ static void write_file(const char *path, const char *text, int times)
     if (!file || fclose(file)) perror(path), exit(1);
 }
 
-// One line, begun as all complaints are
+// One line, begun as all complaints are, perhaps after a note
 static int is_complaint(FILE *file)
 {
-    char text[2000];
+    char text[2000], *line = text;
     rewind(file);
-    size_t size = fread(text, 1, sizeof text, file);
-    return size > 6 && size < sizeof text && !memcmp(text, "run: ", 5) && memchr(text, '\n',
-            size) == text + size - 1;
+    size_t size = fread(text, 1, sizeof text - 1, file);
+    text[size] = 0;
+    if (!memcmp(text, "note: ", 6) && strchr(text, '\n')) line = strchr(text, '\n') + 1;
+    return !memcmp(line, "run: ", 5) && strchr(line, '\n') == text + size - 1;
 }
 
 // Run a session in which allocation `nth` fails, none with 0, which says how it ends otherwise.  ->

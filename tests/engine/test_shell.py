@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,13 @@ USAGE, BAD_FILE, FAILED = 1, 2, 4
 LETTERS = [bytes([byte]) for byte in b"abcdefgh"]
 
 
-def write(path, pieces, context=24, bos=None, eos=None, dtype=FLOAT32):
+def write(path, pieces, context=24, bos=None, eos=None, dtype=FLOAT32, provenance=None, **about):
     """A model file with these pieces and random weights, so small that its texts vary."""
     config = ModelConfig(dim=16, layers=1, heads=2, vocab=len(pieces)).resolve()
     p = Params(config)
     p.flat[:] = np.random.default_rng(0).standard_normal(p.flat.size) / 2
-    write_model(path, config, p, Vocabulary(pieces, context, bos, eos, 0.75),
-                {"task": "none", "note": "untrained"}, dtype)
+    write_model(path, config, p, Vocabulary(pieces, context, bos, eos, 0.75, **about),
+                provenance or {"task": "none", "note": "untrained"}, dtype)
     return path
 
 
@@ -212,31 +213,34 @@ def scored_alike(line, engine, texts):
 WORDS = [b"a", b"b", b"ab", "\u00e9".encode(), b"\xe6", b"\x97", b"\xa5", b"\n"]
 
 
-@pytest.mark.parametrize("bos", [None, 3])
-@pytest.mark.parametrize("length", [2, 23, 24, 25, 26, 49, 300])
-def test_score(tmp_path, bos, length):
-    """A text of a model that knows newlines is one text, bos before it, whatever lines it has."""
-    model = write(tmp_path / "model.bin", WORDS, bos=bos)
+@pytest.mark.parametrize("bos, begins", [(None, False), (3, False), (3, True)])
+@pytest.mark.parametrize("length", [3, 23, 24, 25, 26, 49, 300])
+def test_score(tmp_path, bos, begins, length):
+    """A text of a model that knows newlines is one text, whatever lines it has.
+
+    bos stands before it if it did in training, and is not scored.
+    """
+    model = write(tmp_path / "model.bin", WORDS, bos=bos, begins_with_bos=begins)
     with Engine(model) as engine:
         tokens = engine.encode(
             engine.decode(np.random.default_rng(length).integers(0, 8, 2 * length)))[:length]
         (tmp_path / "text").write_bytes(engine.decode(tokens))
         line = printed(model, "--score", tmp_path / "text")
-        scored_alike(line, engine, [([] if bos is None else [bos]) + tokens])
+        scored_alike(line, engine, [[bos] * (begins and tokens[0] != bos) + tokens])
         assert printed(model, "--score", "-", "-j", "2", stdin=engine.decode(tokens)) == line
 
 
-@pytest.mark.parametrize("bos", [None, 7])
+@pytest.mark.parametrize("begins", [False, True])
 @pytest.mark.parametrize("dtype", [FLOAT32, INT8])
-def test_score_of_lines(tmp_path, bos, dtype):
+def test_score_of_lines(tmp_path, begins, dtype):
     """Where the model knows no newline each line is a text; an empty one is none."""
-    model = write(tmp_path / "model.bin", LETTERS, bos=bos, dtype=dtype)
+    model = write(tmp_path / "model.bin", LETTERS, bos=7, dtype=dtype, begins_with_bos=begins)
     lines = [b"abc", b"", b"h", b"", b"", b"deadbeef" * 7, b"ga"]
     (tmp_path / "text").write_bytes(b"\n".join(lines))
     with Engine(model) as engine:
         line = printed(model, "--score", tmp_path / "text")
         scored_alike(line, engine,
-                     [([] if bos is None else [bos]) + engine.encode(text) for text in lines])
+                     [[7] * (begins and text[:1] != b"h") + engine.encode(text) for text in lines])
     (tmp_path / "text").write_bytes(b"\n" + b"\n".join(lines) + b"\n\n")
     assert printed(model, "--score", tmp_path / "text") == line
 
@@ -244,10 +248,16 @@ def test_score_of_lines(tmp_path, bos, dtype):
 def test_score_of_nothing(tmp_path, model):
     for stdin in (b"", b"\n", b"\n\n\n", b"a", b"a\nb\n"):
         assert "nothing to score" in complains(USAGE, model, "--score", "-", stdin=stdin)
-    with_bos = write(tmp_path / "bos.bin", LETTERS, bos=0)
-    for stdin in (b"", b"\n\n"):
+    with_bos = write(tmp_path / "bos.bin", LETTERS, bos=0, begins_with_bos=True)
+    for stdin in (b"", b"\n\n", b"a"):
         assert "nothing to score" in complains(USAGE, with_bos, "--score", "-", stdin=stdin)
-    assert scores(printed(with_bos, "--score", "-", stdin=b"a"))[0] == 1
+    line = printed(with_bos, "--score", "-", stdin=b"b").decode()
+    assert re.fullmatch(r"1 token: nll \S+, perplexity \S+, bits per byte \S+\n", line)
+
+
+def test_score_names_the_line_that_it_cannot_score(model):
+    complaint = complains(USAGE, model, "--score", "-", stdin=b"abc\n\nabX\n")
+    assert complaint.startswith("run: line 3: ")
 
 
 def test_score_refuses(tmp_path, model):
@@ -283,36 +293,59 @@ def test_score_of_weights_that_overflow(tmp_path, flags):
 
 
 def json_lines(*arguments, stdin=b""):
-    """The printed objects: one per line, in ASCII and strict JSON"""
-    lines = printed(*arguments, stdin=stdin).decode("ascii").splitlines()
+    """The printed objects: one per line, in UTF-8 and strict JSON"""
+    lines = printed(*arguments, stdin=stdin).decode().split("\n")[:-1]
     return [json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
             for line in lines]
 
 
-@pytest.mark.parametrize("bos", [None, 97])
-def test_logprobs(tmp_path, bos):
-    model = write(tmp_path / "model.bin", [bytes([byte]) for byte in range(256)], context=300,
-                  bos=bos)
-    text = bytes(range(256)) + '\u65e5"\\'.encode()
+def bytes_of(line):
+    """A token's bytes, as they are printed: as text, or as numbers where they are not one"""
+    return line["text"].encode() if "text" in line else bytes(line["bytes"])
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_logprobs(tmp_path, begins):
+    pieces = [bytes([byte]) for byte in range(256)] + ["\u00e9".encode(), "\u65e5".encode()]
+    model = write(tmp_path / "model.bin", pieces, context=300, bos=97, begins_with_bos=begins)
+    text = bytes(range(256)) + '\u65e5\u00e9"\\'.encode()
     with Engine(model) as engine:
-        tokens = ([] if bos is None else [bos]) + engine.encode(text)
+        tokens = [97] * begins + engine.encode(text)
         expected = engine.logprobs([tokens[:1]], [tokens[1:]])[0]
         lines = json_lines(model, "--logprobs", "-i", "-", stdin=text)
         assert [line["token"] for line in lines] == tokens
-        assert [line["text"].encode("latin-1")
-                for line in lines] == [engine.decode([token]) for token in tokens]
-        assert lines[0]["logprob"] is None and all(
-            set(line) == {"token", "text", "logprob"} for line in lines)
+        assert [bytes_of(line) for line in lines] == [engine.decode([token]) for token in tokens]
+        parts = [line["bytes"] for line in lines if "bytes" in line]
+        assert parts == [[byte] for byte in range(128, 256)]
+        assert lines[0]["logprob"] is None and all(len(line) == 3 for line in lines)
         # six digits are printed
         np.testing.assert_allclose([line["logprob"] for line in lines[1:]], expected, rtol=6e-6)
+
+
+@pytest.mark.parametrize("piece", [
+    b"\xc3", b"\xa9", b"\xc3\xa9", b"\xc0\xaf", b"\xe0\x9f\xbf", b"\xe0\xa0\x80",
+    b"\xed\xa0\x80", b"\xed\x9f\xbf", b"\xf0\x8f\xbf\xbf", b"\xf0\x90\x80\x80",
+    b"\xf4\x90\x80\x80", b"\xf8\x88\x80\x80", b"\xf4\x8f\xbf\xbf", b"a\xe6\x97",
+    b"\x7f", b"\x1b[0m",
+])
+def test_whole_characters_are_text_and_others_bytes(tmp_path, piece):
+    """As Python's decoder has it"""
+    model = write(tmp_path / "model.bin", [b"a", piece])
+    [line] = json_lines(model, "--logprobs", "-i", "-", stdin=piece)
+    try:
+        expected = {"text": piece.decode()}
+    except UnicodeDecodeError:
+        expected = {"bytes": list(piece)}
+    assert line == {"token": 1, **expected, "logprob": None}
 
 
 def test_logprobs_of_one_token(tmp_path, model):
     assert json_lines(model, "--logprobs", "-i",
                       "c") == [{"token": 2, "text": "c", "logprob": None}]
-    with_bos = write(tmp_path / "bos.bin", WORDS, bos=2)
+    with_bos = write(tmp_path / "bos.bin", WORDS, bos=2, begins_with_bos=True)
     assert json_lines(with_bos, "--logprobs") == [{"token": 2, "text": "ab", "logprob": None}]
-    assert len(json_lines(with_bos, "--logprobs", "-i", "ab\u00e9")) == 3
+    assert len(json_lines(with_bos, "--logprobs", "-i", "ab\u00e9")) == 2
+    assert len(json_lines(with_bos, "--logprobs", "-i", "\u00e9")) == 2
     assert "needs a prompt" in complains(USAGE, model, "--logprobs")
     # the last one is only predicted
     assert len(json_lines(model, "--logprobs", "-i", "a" * 25)) == 25
@@ -375,15 +408,28 @@ def converse(model, *flags, typed):
 END = b"\x04"           # Ctrl-D at the beginning of a line: there is no more
 
 
+HELLO = b"Type a prompt; Ctrl-D ends.\n> "
+
+
 def test_a_terminal_is_asked_for_prompts(model):
     answers = [printed(model, "-i", prompt, "-n", "5") for prompt in ("abc", "h")]
     code, said, complaints = converse(model, "-n", "5", typed=b"abc\nabX\n\nh\nabc\n" + END)
     assert code == 0
-    assert said == b"> " + answers[0] + b"> > > " + answers[1] + b"> " + answers[0] + b"> \n"
+    assert said == HELLO + answers[0] + b"> > > " + answers[1] + b"> " + answers[0] + b"> \n"
     bad, empty = complaints.decode().splitlines()
     assert bad.startswith("run: ") and "'X'" in bad and empty.startswith(
         "run: ") and "needs a prompt" in empty
-    assert converse(model, typed=END) == (0, b"> \n", b"")
+    assert converse(model, typed=END) == (0, HELLO + b"\n", b"")
+
+
+@pytest.mark.parametrize("provenance, hint", [
+    ({"example": "12+34="}, b", such as 12+34="), ({"task": "example"}, b""), ({"example": 3}, b""),
+    ({"example": ""}, b", such as "), ({"a": '"example": "x'}, b""), ("example", b""),
+])
+def test_a_terminal_is_shown_the_example_of_the_file(tmp_path, provenance, hint):
+    model = write(tmp_path / "model.bin", LETTERS, provenance=provenance)
+    hello = b"Type a prompt" + hint + b"; Ctrl-D ends.\n> \n"
+    assert converse(model, typed=END) == (0, hello, b"")
 
 
 def test_a_terminal_of_a_model_with_bos(tmp_path):
@@ -391,8 +437,8 @@ def test_a_terminal_of_a_model_with_bos(tmp_path):
                   bos=0)
     code, said, complaints = converse(model, typed="\n\u65e5a\U0001f600\n".encode() + END)
     assert (code, complaints) == (0, b"")
-    assert said == b"> " + printed(model) + b"> " + printed(model, "-i",
-                                                            "\u65e5a\U0001f600") + b"> \n"
+    assert said == HELLO + printed(model) + b"> " + printed(
+        model, "-i", "\u65e5a\U0001f600") + b"> \n"
 
 
 def test_a_terminal_is_not_asked_where_the_prompt_is_given(tmp_path, model):
@@ -502,3 +548,74 @@ def test_model_whose_weights_overflow(tmp_path):
     done = run(tmp_path / "model.bin", "-i", "a")
     assert done.returncode == FAILED and done.stderr.count(
         b"\n") == 1 and b"overflowed" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------
+# How a model must be asked
+
+def test_a_pipe_is_a_prompt(model):
+    assert printed(model, stdin=b"abc\n") == printed(model, "-i", "abc")
+    assert printed(model, "-i", "h", stdin=b"abc\n") == printed(model, "-i", "h")
+    assert "needs a prompt" in complains(USAGE, model, stdin=b"")
+
+
+@pytest.mark.parametrize("begins, prompt, starts", [
+    (False, "ab", "ab"), (True, "ab", "fab"), (True, "fab", "fab"), (True, "", "f"),
+    (False, "", "f"),
+])
+def test_rows_begin_with_bos_as_in_training(tmp_path, begins, prompt, starts):
+    """A text gets bos in front if every row of training had it, and not twice."""
+    plain = write(tmp_path / "plain.bin", LETTERS)
+    model = write(tmp_path / "bos.bin", LETTERS, bos=5, begins_with_bos=begins)
+    expected = printed(plain, "-i", starts, "-t", "0", "-n", "9")[len(starts):]
+    assert printed(model, "-i", prompt, "-t", "0", "-n", "9")[len(prompt):] == expected
+    with Engine(model) as engine:
+        assert engine.generate(prompt, 9, temperature=0) + "\n" == expected.decode()
+
+
+@pytest.mark.parametrize("flags", [["-i", "ab"], ["--logprobs", "-i", "ab"], ["--score", "-"],
+                                   ["--attention", "0,0", "-i", "ab"]], ids=lambda flags: flags[0])
+def test_positions_of_its_own_are_refused(tmp_path, flags):
+    model = write(tmp_path / "model.bin", LETTERS, own_positions=True)
+    assert "python -m minitron eval" in complains(USAGE, model, *flags, stdin=b"abab")
+
+
+@pytest.mark.parametrize("prompt, note", [
+    ("abc", ""), ("abcd", ""), ("ab", "2 tokens"), ("abcde", "5 tokens"),
+])
+def test_a_prompt_of_an_untrained_length_is_noted_on_a_terminal(tmp_path, prompt, note):
+    model = write(tmp_path / "model.bin", LETTERS, prompt_min=3, prompt_max=4)
+    master, slave = pty.openpty()
+    try:
+        said = subprocess.run([RUN, model, "-n", "2", "-i", prompt], stdout=subprocess.PIPE,
+                              stderr=slave, timeout=60).stdout
+        os.write(slave, b".")
+        complaints = os.read(master, 1000)[:-1].decode()
+    finally:
+        os.close(master)
+        os.close(slave)
+    lines = [f"note: the prompt has {note}; training showed prompts of 3 to 4"] * bool(note)
+    assert complaints.splitlines() == lines
+    assert said == printed(model, "-n", "2", "-i", prompt), "and not beside a pipe"
+
+
+def test_a_full_context_is_noted_where_more_was_asked_for(model):
+    def note(steps):
+        return run(model, "-i", "a" * 20, "-t", "1", "-n", steps).stderr.decode().strip()
+
+    assert note("4") == note("5") == ""
+    assert note("6") == "note: the context of 24 tokens is full; 1 of -n 6 are left"
+
+
+def test_memory_is_in_proportion_to_the_tokens_and_not_to_the_context(tmp_path):
+    """A file of three kilobytes with a context of a million once took half a gigabyte."""
+    config = ModelConfig(dim=2, layers=1, heads=1, head_dim=128, ffn_dim=0, vocab=2).resolve()
+    path = tmp_path / "model.bin"
+    p = Params(config)
+    p.flat[:] = 0.5
+    write_model(path, config, p, Vocabulary([b"a", b"b"], 2**20, None, None, 0), {})
+    code = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    done = subprocess.run([sys.executable, "-c", code, ROOT / "run", path, "-i", "a", "-n", "9"],
+                          capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) * (1 if sys.platform != "darwin" else 1 / 1024) < 30_000
