@@ -6,13 +6,13 @@
    CONTENTS                                                                              lines
        1  What this is, and the file format                                                 80
        2  The API: functions that another program, or Python, may call                     110
-       3  The model, in plain form                                                         325
+       3  The model, in plain form                                                         330
        4  Tokenizer and sampler                                                            120
           ------------------ you may stop here; the rest may be skipped ------------------
        5  Loader: no byte of a model file is trusted                                       325
        6  Fast loops: tuned twins of plain loops of part 3                                 280
        7  Many sequences: caches, scores, attention weights, generation for many prompts   275
-       8  Command line                                                                     405
+       8  Command line                                                                     470
 
        cc -O3 -march=native -ffp-contract=off run.c -o run -lm       (make adds threads if it can)
        cc ... -DMINITRON_LIB -shared -fPIC run.c -o libminitron.so -lm       the library, no main
@@ -48,7 +48,8 @@
        tokenizer   u32 kind (1: longest match), u32 count (= vocab), then each token's piece: u32
                    length (0 to 256), bytes.  An empty piece cannot be written in a prompt; no two
                    other pieces are equal.
-       provenance  JSON in printable ASCII: task, configuration and key of the training run.
+       provenance  JSON in printable ASCII: task, configuration and key of the training run, and
+                   "example", a prompt to try, without quotes and backslashes.
        tensors     each begins at a multiple of 64 bytes from the block's start; a matrix is (out,
                    in), norms are float32:
                    embed (V, D), norm1 (L, D), wqkv (L, (H+2G)K, D), wo (L, D, HK)
