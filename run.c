@@ -1746,7 +1746,7 @@ static int32_t encode_prompt(mt_engine *e, const char *text, int64_t size, int s
     return MT_OK;
 }
 
-// Tell a user at a terminal that training showed no prompt of so few, or so many, tokens.
+// Tell a user at a terminal that training showed no prompt with this number of tokens.
 static void check_prompt(const mt_engine *e, int64_t count) {
     const mt_config *c = &e->config;
     if (c->prompt_max && (count < c->prompt_min || count > c->prompt_max) && isatty(STDERR_FILENO))

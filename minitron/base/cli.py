@@ -1,7 +1,9 @@
 """Command lines: flags that are the fields of a dataclass, and errors as one line each."""
 import argparse
 import dataclasses
+import difflib
 import os
+import re
 import sys
 import types
 import typing
@@ -19,7 +21,34 @@ class Parser(argparse.ArgumentParser):
                          **options)
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: {message} (-h lists the flags)\n")
+        self.exit(2, f"{self.prog}: {message}{self.hint(message)} (-h lists the flags)\n")
+
+    def hint(self, message):
+        """A hint at the arguments that were meant where argparse refuses others, or "\""""
+        if unknown := re.match(r"unrecognized arguments: ([^ =]*)", message):
+            flags = [flag for parser in [self, *self.commands().values()]
+                     for flag in parser._option_string_actions]
+            if self.prog == "train.py" and not unknown[1].startswith("-"):
+                return f"; did you mean --task {unknown[1]}?"
+            return did_you_mean(unknown[1], flags)
+        if command := re.match("argument COMMAND: invalid choice: '([^']*)'", message):
+            if command[1] == "train":
+                return "; training is a program of its own, train.py"
+            return did_you_mean(command[1], self.commands())
+        if re.search("invalid (int|float) value: '.*[,].*'", message):
+            return "; several values are for python -m minitron sweep"
+        return ""
+
+    def commands(self):
+        """{name: Parser} of its subcommands"""
+        actions = [each for each in self._actions if isinstance(each, argparse._SubParsersAction)]
+        return actions[0].choices if actions else {}
+
+
+def did_you_mean(word, words):
+    """"; did you mean X?" if one of the words resembles `word`, else "\""""
+    close = difflib.get_close_matches(word, words, 1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def dashed(name):

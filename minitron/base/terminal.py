@@ -5,6 +5,9 @@ import threading
 
 from tqdm import tqdm
 
+# At 60 columns its last figure is still there.
+BAR = "{percentage:3.0f}%|{bar:8}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
+
 
 class Progress:
     """A context manager around the training loop: a bar on a terminal, plain lines elsewhere."""
@@ -15,7 +18,7 @@ class Progress:
         self.live = sys.stderr.isatty() and not quiet
         self.exact = None               # exact match at the last evaluation
         self.bar = tqdm(total=steps, initial=start, unit="step", disable=not self.live,
-                        dynamic_ncols=True)
+                        dynamic_ncols=True, bar_format=BAR)
 
     def __enter__(self):
         return self
@@ -27,8 +30,8 @@ class Progress:
         """Call after each step.      loss in nats per token, token: share predicted right"""
         self.bar.update()               # which redraws at most ten times per second
         if self.live and self.bar.n % 10 == 0:
-            exact = "" if self.exact is None else f", held-out exact {self.exact:.1%}"
-            self.bar.set_postfix_str(f"loss {loss:.4f}, token {token:.1%}{exact}", refresh=False)
+            share = f"token {token:.1%}" if self.exact is None else f"exact {self.exact:.1%}"
+            self.bar.set_postfix_str(f"{share}, loss {loss:.4f}", refresh=False)
 
     def show_evaluation(self, point):
         """Call after each evaluation.      point: of the learning curve"""

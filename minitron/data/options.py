@@ -1,4 +1,5 @@
 """A task's further dials, from the text of --options."""
+from ..base.cli import did_you_mean
 from ..base.errors import MinitronError
 
 
@@ -17,7 +18,7 @@ def parse_options(task, ranges, text):
         if name not in ranges:
             defaults = ", ".join(f"{name}={default}" for name, (default, _, _) in ranges.items())
             raise MinitronError(f"option {part!r} is unknown to task {task}, whose options are: "
-                                f"{defaults or 'none'}")
+                                f"{defaults or 'none'}{did_you_mean(name, ranges)}")
         names.add(name)
         options[name] = parse_option(task, name, value, *ranges[name])
     return options

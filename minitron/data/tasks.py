@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from ..base.cli import did_you_mean
 from ..base.environment import ROOT
 from ..base.errors import MinitronError
 from ..base.rng import GALLERY, WORLD, Random
@@ -124,8 +125,8 @@ def module(name):
 def built_in(name):
     """The module of one of minitron's own tasks.  Raises MinitronError."""
     if name not in names():
-        raise MinitronError(f"task {name!r} is unknown: use one of {', '.join(names())}, "
-                            "or the path of a file that ends in .py")
+        raise MinitronError(f"task {name!r} is unknown: use one of {', '.join(names())}, or the "
+                            f"path of a file that ends in .py{did_you_mean(name, names())}")
     return with_defaults(importlib.import_module(f"minitron.tasks.{name}"))
 
 
@@ -204,7 +205,8 @@ def check_settings(config, definition, variant, length, longest):
     task, (low, high) = config.task, definition.LENGTHS
     if variant not in definition.VARIANTS:
         raise MinitronError(f"variant {variant!r} of task {task} is unknown: "
-                            f"use one of {', '.join(definition.VARIANTS)}")
+                            f"use one of {', '.join(definition.VARIANTS)}"
+                            f"{did_you_mean(variant, definition.VARIANTS)}")
     if not low <= length <= high:
         raise MinitronError(f"length {length} is out of range for task {task}: use {low} to {high}")
     if not definition.EXTRAPOLATES and (longest != length or config.mixed):

@@ -21,8 +21,8 @@ PIECES = [b"", b"a", b"b", b"ab", b"aba", b"\n", b"\xff",
 SHAPES = [
     {"dim": 1, "layers": 1, "heads": 1, "head_dim": 2, "ffn_dim": 0, "vocab": 2},
     {"dim": 4, "layers": 2, "heads": 2, "head_dim": 2, "kv_heads": 1, "ffn_dim": 3, "vocab": 5},
-    {"dim": 2, "layers": 1, "heads": 1, "head_dim": 2, "ffn_dim": 2, "vocab": 35, "attention": "linear",
-     "tied": False, "rope_theta": 0},
+    {"dim": 2, "layers": 1, "heads": 1, "head_dim": 2, "ffn_dim": 2, "vocab": 35,
+     "attention": "linear", "tied": False, "rope_theta": 0},
     {"dim": 17, "layers": 1, "heads": 1, "head_dim": 2, "ffn_dim": 1, "vocab": 4, "qk_norm": False},
 ]
 TEXTS = [b"a", b"abababc", b"a" * 300, b"abaccc ab\n", b"\xff\xfe\xc3\xa4", b"\x00ab\x80",

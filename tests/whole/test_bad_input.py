@@ -202,6 +202,24 @@ def test_real_process_too_ends_with_one_line_and_status_2(arguments):
     assert (process.returncode, process.stdout, process.stderr.count("\n")) == (2, "", 1)
 
 
+@pytest.mark.parametrize("arguments, meant", [
+    ("train.py addition", "did you mean --task addition?"),
+    ("train.py --dims 8", "did you mean --dim?"),
+    ("train.py --dim 8,16", "several values are for python -m minitron sweep"),
+    ("train.py --task additon", "did you mean addition?"),
+    ("train.py --variant plane", "did you mean plain?"),
+    ("train.py --task mqar --options pair=3", "did you mean pairs?"),
+    ("-m minitron swep addition", "did you mean sweep?"),
+    ("-m minitron sweep addition --dimm 8", "did you mean --dim?"),
+    ("-m minitron train", "training is a program of its own, train.py"),
+])
+def test_near_misses_are_told_what_was_meant(arguments, meant):
+    process = subprocess.run([sys.executable, *arguments.split()], cwd=ROOT, capture_output=True,
+                             text=True)
+    assert process.returncode == 2 and process.stderr.count("\n") == 1
+    assert meant in process.stderr
+
+
 def test_package_without_a_command_lists_the_commands_with_status_2():
     process = subprocess.run([sys.executable, "-m", "minitron"], cwd=ROOT, capture_output=True,
                              text=True)
