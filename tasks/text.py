@@ -66,7 +66,11 @@ def read(data, variant):
     A file is read again only if it has changed.
     """
     if data is None:
-        from pydoc_data.topics import topics
+        try:
+            from pydoc_data.topics import topics
+        except ImportError:
+            raise ValueError("this Python lacks its language reference, pydoc_data: "
+                             "name a text with --data") from None
         return tokenize("\n".join(topics[name] for name in sorted(topics)).encode(), data, variant)
     try:
         about = os.stat(data)

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = next(up for up in Path(__file__).resolve().parents if (up / "run.c").exists())
 PAGES = ("README.md", "docs/tour.md", "docs/engine.md", "docs/sweeps.md")   # in order of reading
-FILES = ("Makefile", "pyproject.toml", "run.c", "train.py", "minitron", "tasks", "bench")
+FILES = ("Makefile", "pyproject.toml", "run.c", "train.py", "minitron", "tasks", "bench", "docs")
 SHORT = " --steps 20 --eval-every 10 --test-items 50"
 PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]*)`")
 ROW = re.compile(r"^ +(\d+) +[\d,]+ +([\d.]+)% +\([\d.-]+\) +[\d.]+% +[\d.]+% +([\d.]+)%",
