@@ -153,10 +153,29 @@ def pip_command(*packages):
             f"{new} -m pip install {wanted}, then use {new}")
 
 
+def train_command():
+    """The command that runs train.py from the current folder, for commands that are printed"""
+    return f"{python_command()} {shown_path(ROOT / 'train.py')}"
+
+
+def minitron_command():
+    """The command `python -m minitron`, as it works from the current folder"""
+    is_found = Path.cwd() == ROOT or package_version("minitron")
+    prefix = "" if is_found else f"PYTHONPATH={shlex.quote(str(ROOT))} "
+    return f"{prefix}{python_command()} -m minitron"
+
+
+def run_command():
+    """The command that runs the engine, ./run where it is in the current folder; "" without it"""
+    program = ROOT / "run"
+    if not program.exists():
+        return ""
+    return "./run" if Path.cwd() == ROOT else shown_path(program)
+
+
 def shown_path(path):
     """A path as a user types it: relative to the current folder if it is inside, quoted"""
-    path = Path(path)
-    here = Path.cwd()
+    path, here = Path(path), Path.cwd()
     inside = path.is_relative_to(here)
     return shlex.quote(str(path.relative_to(here) if inside else path))
 
@@ -201,7 +220,7 @@ def pip_install(python, packages):
 
 
 def python_with_packages():
-    """The path of a Python that can import the core packages; what is missing is installed."""
+    """The path of a Python that can import the core packages, which are installed if needed"""
     environment = ROOT / ".venv"
     python = python_of(environment)
     for candidate in (sys.executable, python):
@@ -248,7 +267,7 @@ def complete_environment(python, folder):
 
 
 def ensure():
-    """Install what is missing, and print a command that trains, which has been verified."""
+    """Install missing packages, and print a command that trains, which has been verified."""
     python = python_with_packages()
     print(f"Python with {', '.join(CORE)}: {python}")
     print(f"next: {command_for(python)} train.py --dim 128")

@@ -313,7 +313,65 @@ def test_wrong_command_prints_the_usage(arguments):
         environment.main(arguments)
 
 
-# The Makefile
+# ---- commands that are printed ---------------------------------------------------------------
+
+
+@pytest.fixture
+def path_with(tmp_path, monkeypatch):
+    """path_with(names): PATH has only these commands, which are this Python."""
+    def path_with(*names, python=sys.executable):
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        for name in names:
+            (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec {python} "$@"\n')
+            (tmp_path / "bin" / name).chmod(0o755)
+    return path_with
+
+
+@pytest.mark.parametrize("names, command", [
+    (["python", "python3"], "python"), (["python3"], "python3"), ([], sys.executable)])
+def test_a_printed_command_exists_and_is_this_python(path_with, names, command):
+    path_with(*names)
+    assert environment.command_for(sys.executable) == command
+
+
+def test_a_python_without_the_packages_is_not_printed(path_with):
+    path_with("python3", python=f"{sys.executable} -S")
+    assert environment.command_for(sys.executable) == sys.executable
+
+
+def test_a_remedy_installs_where_this_python_looks(path_with, monkeypatch, tmp_path):
+    path_with("python")             # another Python's, as far as pip is concerned
+    monkeypatch.setattr(environment, "pip_may_install", lambda: True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "my venv/bin/python"))
+    monkeypatch.chdir(ROOT)
+    assert environment.pip_command("scipy") == f"'{sys.executable}' -m pip install scipy"
+    monkeypatch.chdir(tmp_path)
+    assert environment.pip_command("a[b]") == "'my venv/bin/python' -m pip install 'a[b]'"
+    monkeypatch.setattr(environment, "pip_may_install", lambda: False)
+    assert "-m ensurepip && " in environment.pip_command("scipy")           # made by uv
+    monkeypatch.setattr(sys, "base_prefix", sys.prefix)
+    assert " -m venv --system-site-packages " in environment.pip_command("scipy")     # Debian
+
+
+def test_commands_work_from_other_folders(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "ROOT", tmp_path / "mini")
+    monkeypatch.setattr(environment, "python_command", lambda: "python3")
+    monkeypatch.setattr(environment, "package_version", lambda name: None)
+    (tmp_path / "mini").mkdir()
+    monkeypatch.chdir(tmp_path / "mini")
+    assert environment.run_command() == "", "without a compiler there is none"
+    (tmp_path / "mini/run").touch()
+    assert environment.run_command() == "./run"
+    assert environment.train_command() == "python3 train.py"
+    assert environment.minitron_command() == "python3 -m minitron"
+    monkeypatch.chdir(tmp_path)
+    assert environment.run_command() == "mini/run"
+    assert environment.train_command() == "python3 mini/train.py"
+    assert environment.minitron_command() == f"PYTHONPATH={tmp_path}/mini python3 -m minitron"
+
+
+# ---- the Makefile ----------------------------------------------------------------------------
 
 @pytest.fixture
 def clone(tmp_path):
