@@ -10,8 +10,7 @@ LIBRARY = build/libminitron.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 # What this compiler can do, found out by compiling and linking: NATIVE and OPENMP.
 PROBED = build/flags-$(notdir $(firstword $(CC))).mk
 
-all: engine python              ## build the engine, install missing packages
-	@echo "next: $(PYTHON) train.py --dim 128"
+all: engine python              ## build the engine, install missing packages, print the next command
 
 engine:                         ## run and its library; without a C compiler, say so and continue
 	@if command -v $(firstword $(CC)) >/dev/null; then $(MAKE) --no-print-directory run lib; \
@@ -19,7 +18,7 @@ engine:                         ## run and its library; without a C compiler, sa
 
 python:                         ## install numpy, cffi and tqdm where they are missing
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found: install one, or make PYTHON=/path/to/python3"; exit 1; }
-	@$(PYTHON) -m minitron.base.environment ensure
+	@"$(PYTHON)" -m minitron.base.environment ensure
 
 lib: $(LIBRARY)                 ## the engine as a library
 
@@ -43,7 +42,7 @@ lint: .venv-test/ready          ## ruff, and the compilers' warnings as errors
 .venv-test/ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found: install one, or make PYTHON=/path/to/python3"; exit 1; }
 	rm -rf .venv-test
-	$(PYTHON) -m minitron.base.environment create .venv-test numpy cffi tqdm pytest pytest-xdist autograd ruff scipy matplotlib \
+	"$(PYTHON)" -m minitron.base.environment create .venv-test numpy cffi tqdm pytest pytest-xdist autograd ruff scipy matplotlib \
 	  distributed playwright tomli
 	@touch $@
 
@@ -63,22 +62,22 @@ fuzz:                           ## attack the loader, the tokenizer and the API 
 
 coverage:                       ## lines and branches of run.c that the tests reach, and those that they do not; needs gcc
 	@command -v gcov >/dev/null || { echo "make coverage needs gcc and gcov.  On Debian or Ubuntu: sudo apt install gcc"; exit 1; }
-	$(PYTHON) tests/engine/coverage.py $(NATIVE)
+	"$(PYTHON)" tests/engine/coverage.py $(NATIVE)
 
 bench: engine                   ## speed: the engine's; training against PyTorch and JAX where installed, op by op; the sweep; half an hour
-	$(PYTHON) bench/engine.py
-	$(PYTHON) bench/engine_tricks.py
-	$(PYTHON) bench/train.py
-	$(PYTHON) bench/where.py
-	$(PYTHON) bench/tricks.py
-	$(PYTHON) bench/sweep.py
-	$(PYTHON) bench/verdict.py
+	"$(PYTHON)" bench/engine.py
+	"$(PYTHON)" bench/engine_tricks.py
+	"$(PYTHON)" bench/train.py
+	"$(PYTHON)" bench/where.py
+	"$(PYTHON)" bench/tricks.py
+	"$(PYTHON)" bench/sweep.py
+	"$(PYTHON)" bench/verdict.py
 
 gallery: engine                 ## run the experiments of docs/gallery.md that results/gallery/ lacks: hours
-	for spec in results/gallery/*.toml; do $(PYTHON) -m minitron sweep $$spec --out $${spec%.toml}.jsonl || exit 1; done
+	for spec in results/gallery/*.toml; do "$(PYTHON)" -m minitron sweep $$spec --out $${spec%.toml}.jsonl || exit 1; done
 
 sweeps: engine                  ## run the sweeps of results/ that their ledgers lack: an hour or two
-	for spec in results/*.toml; do $(PYTHON) -m minitron sweep $$spec --out $${spec%.toml}.jsonl || exit 1; done
+	for spec in results/*.toml; do "$(PYTHON)" -m minitron sweep $$spec --out $${spec%.toml}.jsonl || exit 1; done
 
 kills: engine .venv-test/ready  ## kill sweeps a hundred times, with their workers and dask's, and runs two hundred times: nothing may be lost; some minutes
 	.venv-test/bin/python tests/sweep/kills.py

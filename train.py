@@ -132,16 +132,17 @@ def train_and_print(flags, out, ledger, resume, anyway):
 def resume_command(out, ledger):
     """The command that resumes a stopped run: its checkpoint does not hold these two paths."""
     options = ["--out", out] * (out != "model.bin") + ["--ledger", ledger] * (ledger is not None)
-    return shlex.join(["python", "train.py", "--resume", *map(str, options)])
+    return f"{environment.train_command()} {shlex.join(['--resume', *map(str, options)])}"
 
 
 def next_command(config, task, out):
     """A command that shows the model at work"""
-    if config.positions != "plain":         # run.c counts positions 0, 1, 2, ...
-        return f"python -m minitron eval {shlex.quote(out)}"
+    run = environment.run_command()
+    if config.positions != "plain" or not run:      # run.c counts positions 0, 1, 2, ...
+        return f"{environment.minitron_command()} eval {shlex.quote(out)}"
     example, tokens = batches.example(task)
     prompt = f" -i {shlex.quote(example)}" if example else ""
-    return f"./run {shlex.quote(out)}{prompt}" + (f" -n {tokens}" if tokens else "")
+    return f"{run} {shlex.quote(out)}{prompt}" + (f" -n {tokens}" if tokens else "")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from ..base import cli
-from ..base.environment import available_cpus
+from ..base.environment import available_cpus, minitron_command
 from ..base.errors import MinitronError
 from ..data.command_line import training_command
 from ..measure.record import append_record, failed_record
@@ -129,7 +129,7 @@ def run_cells(cells, costs, records, out, flags, start):
         return 130
     if counts:
         summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-        print(f"{summary}; report: {shlex.join(['python', '-m', 'minitron', 'report', out])}")
+        print(f"{summary}; report: {minitron_command()} report {shlex.quote(out)}")
     return 0 if set(counts) <= set(ledger.FINISHED) else 1
 
 

@@ -1,4 +1,8 @@
-"""The shortest `python train.py` command that trains a configuration."""
+"""The shortest `python train.py` command that trains a configuration.
+
+Its first two words are always these: it stands in reports, pages and lists that are read on other
+machines than this one.  Commands that are to be typed here are made by base/environment.py.
+"""
 import dataclasses
 import shlex
 from functools import cache

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..base.environment import pip_command
 from ..base.errors import MinitronError
 from ..base.rng import Random
 
@@ -40,7 +41,8 @@ def fit(x, loss, E=None):
         from scipy.optimize import minimize
         from scipy.special import huber
     except ImportError:
-        raise MinitronError("fitting a scaling law needs scipy: pip install scipy") from None
+        raise MinitronError(
+            f"fitting a scaling law needs scipy: {pip_command('scipy')}") from None
     x, loss = np.asarray(x, float), np.asarray(loss, float)
     check_points(x, loss, E)
     # A is fitted as the loss above E at the middle of x: then it hardly depends on alpha.

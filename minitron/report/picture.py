@@ -5,6 +5,7 @@ from io import BytesIO
 import numpy as np
 
 from ..base.cli import dashed
+from ..base.environment import pip_command
 from ..base.errors import MinitronError
 from ..base.files import write_atomically
 from . import phase, text
@@ -36,7 +37,7 @@ def figure_class():
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MinitronError("a picture needs matplotlib: pip install matplotlib") from None
+        raise MinitronError(f"a picture needs matplotlib: {pip_command('matplotlib')}") from None
     return Figure
 
 

@@ -19,6 +19,7 @@ from collections import Counter, deque
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
+from ..base.environment import pip_command
 from ..base.errors import MinitronError
 from ..data import tasks
 from ..data.config import Config
@@ -49,7 +50,7 @@ def connected(address):
         from dask import config
         from dask.distributed import Client
     except ImportError:
-        raise MinitronError("--cluster needs dask: pip install distributed") from None
+        raise MinitronError(f"--cluster needs dask: {pip_command('distributed')}") from None
     if address.startswith("tls:") and not config.get("distributed.comm.tls.ca-file", None):
         raise MinitronError(f"{address} needs certificates in dask's configuration: docs/sweeps.md "
                             "shows how to make them")

@@ -21,6 +21,7 @@ of the current folder, unless --out is given.
 """
 from pathlib import Path
 
+from ..base.environment import pip_command
 from ..base.errors import MinitronError
 from ..data import tasks
 from . import grid
@@ -62,7 +63,7 @@ def toml_reader():
         try:
             import tomli as tomllib
         except ImportError:
-            reason = "spec files need Python 3.11 or newer, or pip install tomli"
+            reason = f"spec files need Python 3.11 or newer, or {pip_command('tomli')}"
             raise MinitronError(reason) from None
     return tomllib
 

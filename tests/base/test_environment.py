@@ -3,6 +3,7 @@
 Functions here play pip, venv and the system, so that no test needs the network or installs
 anything; the Makefile is run for real, in copies of its files.
 """
+import importlib.metadata
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ def calls(monkeypatch):
     """The commands that environment would start; `-m venv FOLDER` makes a folder with a Python."""
     started = []
 
-    def run(command, check):
+    def run(command, check, stdout=None):
         assert check, "a command that fails must not go unnoticed"
         started.append(command)
         if command[1:3] == ["-m", "venv"]:
@@ -43,12 +44,30 @@ def machine(monkeypatch, tmp_path):
     """
     monkeypatch.setattr(environment, "ROOT", tmp_path)
 
-    def play(lacks, pip=True):
+    def play(lacks, pip=True, old_numpy=False, venv=()):
+        """venv: packages that .venv lacks before pip has been called in it"""
+        lacking = {sys.executable: set(lacks), str(environment.python_of(tmp_path / ".venv")): venv}
+
         def missing_packages(names=environment.CORE):
             return [name for name in names if name in lacks]
 
+        def pip_install(python, packages):
+            original(python, packages)
+            lacking[str(python)] = set(lacking[str(python)]) - {*packages, "pip"}
+
+        def missing_in(python, *arguments):
+            return " ".join(sorted(lacking[str(python)]))
+
+        def is_complete(python):
+            return os.path.exists(python) and not lacking[str(python)]
+
+        original = environment.pip_install
         monkeypatch.setattr(environment, "missing_packages", missing_packages)
+        monkeypatch.setattr(environment, "numpy_is_too_old", lambda: old_numpy)
         monkeypatch.setattr(environment, "pip_may_install", lambda: pip)
+        monkeypatch.setattr(environment, "pip_install", pip_install)
+        monkeypatch.setattr(environment, "answer_of", missing_in)
+        monkeypatch.setattr(environment, "is_complete", is_complete)
 
     return play
 
@@ -57,7 +76,7 @@ def fail_at(monkeypatch, word, error):
     """Make the command that has a word in it end with an error, after it has done its work."""
     play = subprocess.run
 
-    def run(command, check):
+    def run(command, check, stdout=None):
         play(command, check)
         if word in command:
             raise error
@@ -88,6 +107,16 @@ def test_missing_packages_are_those_that_cannot_be_imported():
     assert environment.missing_packages() == []
 
 
+def test_a_package_without_a_version_is_missing(monkeypatch):
+    """pip writes it last: its install was interrupted."""
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    assert environment.missing_packages() == list(environment.CORE)
+    assert not environment.numpy_is_too_old()
+
+
 def test_nothing_is_installed_if_nothing_is_missing(machine, calls):
     machine(lacks=[])
     assert environment.python_with_packages() == sys.executable and calls == []
@@ -99,7 +128,49 @@ def test_missing_packages_are_installed_where_pip_may(machine, calls, tmp_path):
     [command] = calls
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
     assert command[-2:] == ["cffi", "tqdm"]
+    assert "--upgrade" not in command, "what is there stays as it is"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_numpy_that_is_too_old_stays(machine, calls, tmp_path):
+    """Other packages of that Python may need it: minitron takes .venv."""
+    machine(lacks=["numpy"], old_numpy=True)
+    python = tmp_path / ".venv/bin/python"
+    assert environment.python_with_packages() == str(python)
+    assert all(command[:1] != [sys.executable] or command[2] == "venv" for command in calls)
+
+
+@pytest.mark.parametrize("lacks, commands", [
+    ([], []),
+    (["cffi", "numpy", "tqdm"], ["pip"]),                   # python3 -m venv .venv && make
+    (["cffi", "numpy", "pip", "tqdm"], ["ensurepip", "pip"]),           # uv venv && make
+    (["numpy"], ["pip"]),                                   # an install that was interrupted
+])
+def test_an_environment_that_is_there_is_completed(machine, calls, tmp_path, lacks, commands):
+    machine(lacks=["numpy"], pip=False, venv=lacks)
+    python = environment.python_of(tmp_path / ".venv")
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert environment.python_with_packages() == str(python)
+    assert [command[:3] for command in calls] == [[str(python), "-m", name] for name in commands]
+    if commands:
+        assert calls[-1][-1] == ("numpy" if lacks == ["numpy"] else "tqdm")
+
+
+def test_an_environment_that_cannot_be_used_is_said_so(machine, calls, tmp_path):
+    """Its Python is gone, which a new version of the system does."""
+    machine(lacks=["numpy"], pip=False)
+    (tmp_path / ".venv").mkdir()
+    with pytest.raises(SystemExit, match=r"\.venv cannot be used .*: delete it and run make again"):
+        environment.python_with_packages()
+
+
+def test_only_a_python_that_imports_the_packages_is_complete(tmp_path, monkeypatch):
+    assert environment.is_complete(sys.executable)
+    assert not environment.is_complete(tmp_path / "nosuch")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "cffi.py").write_text("raise ImportError('libffi is gone')")
+    assert not environment.is_complete(sys.executable)
 
 
 def test_an_environment_is_made_where_the_system_manages_python(machine, calls, tmp_path):
@@ -211,7 +282,6 @@ def test_without_an_environment_the_remedy_is_named(machine, monkeypatch, tmp_pa
     with pytest.raises(SystemExit) as left:
         environment.ensure_packages()
     assert "lacks numpy" in left.value.code and "run make" in left.value.code
-    assert f"{sys.executable} -m pip install numpy cffi tqdm" in left.value.code
 
 
 @pytest.mark.parametrize("arguments", [["train.py", "--dim", "8"], ["-m", "minitron", "tasks"]])
@@ -225,7 +295,7 @@ def test_python_without_numpy_restarts_in_the_environment_for_real(tmp_path, arg
     shutil.copy(ROOT / "train.py", tmp_path)
     before = run()
     assert before.returncode == 1 and before.stdout == ""
-    assert "lacks numpy, cffi, tqdm: run make, or" in before.stderr
+    assert "lacks numpy, cffi, tqdm: run make in" in before.stderr
     assert "Traceback" not in before.stderr
 
     python = tmp_path / ".venv/bin/python"
@@ -239,11 +309,69 @@ def test_python_without_numpy_restarts_in_the_environment_for_real(tmp_path, arg
 
 @pytest.mark.parametrize("arguments", [[], ["create"], ["create", "folder"], ["nosuch"]])
 def test_wrong_command_prints_the_usage(arguments):
-    with pytest.raises(SystemExit, match="^usage: .* ensure | create DIR"):
+    with pytest.raises(SystemExit, match=r"^usage: .* ensure \| which \| .*create DIR"):
         environment.main(arguments)
 
 
-# The Makefile
+# ---- commands that are printed ---------------------------------------------------------------
+
+
+@pytest.fixture
+def path_with(tmp_path, monkeypatch):
+    """path_with(names): PATH has only these commands, which are this Python."""
+    def path_with(*names, python=sys.executable):
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        for name in names:
+            (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec {python} "$@"\n')
+            (tmp_path / "bin" / name).chmod(0o755)
+    return path_with
+
+
+@pytest.mark.parametrize("names, command", [
+    (["python", "python3"], "python"), (["python3"], "python3"), ([], sys.executable)])
+def test_a_printed_command_exists_and_is_this_python(path_with, names, command):
+    path_with(*names)
+    assert environment.command_for(sys.executable) == command
+
+
+def test_a_python_without_the_packages_is_not_printed(path_with):
+    path_with("python3", python=f"{sys.executable} -S")
+    assert environment.command_for(sys.executable) == sys.executable
+
+
+def test_a_remedy_installs_where_this_python_looks(path_with, monkeypatch, tmp_path):
+    path_with("python")             # another Python's, as far as pip is concerned
+    monkeypatch.setattr(environment, "pip_may_install", lambda: True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "my venv/bin/python"))
+    monkeypatch.chdir(ROOT)
+    assert environment.pip_command("scipy") == f"'{sys.executable}' -m pip install scipy"
+    monkeypatch.chdir(tmp_path)
+    assert environment.pip_command("a[b]") == "'my venv/bin/python' -m pip install 'a[b]'"
+    monkeypatch.setattr(environment, "pip_may_install", lambda: False)
+    assert "-m ensurepip && " in environment.pip_command("scipy")           # made by uv
+    monkeypatch.setattr(sys, "base_prefix", sys.prefix)
+    assert " -m venv --system-site-packages " in environment.pip_command("scipy")     # Debian
+
+
+def test_commands_work_from_other_folders(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "ROOT", tmp_path / "mini")
+    monkeypatch.setattr(environment, "python_command", lambda: "python3")
+    monkeypatch.setattr(environment, "package_version", lambda name: None)
+    (tmp_path / "mini").mkdir()
+    monkeypatch.chdir(tmp_path / "mini")
+    assert environment.run_command() == "", "without a compiler there is none"
+    (tmp_path / "mini/run").touch()
+    assert environment.run_command() == "./run"
+    assert environment.train_command() == "python3 train.py"
+    assert environment.minitron_command() == "python3 -m minitron"
+    monkeypatch.chdir(tmp_path)
+    assert environment.run_command() == "mini/run"
+    assert environment.train_command() == "python3 mini/train.py"
+    assert environment.minitron_command() == f"PYTHONPATH={tmp_path}/mini python3 -m minitron"
+
+
+# ---- the Makefile ----------------------------------------------------------------------------
 
 @pytest.fixture
 def clone(tmp_path):
@@ -261,7 +389,7 @@ def clone(tmp_path):
 
     def make(*arguments):
         process = subprocess.run(
-            ["make", *arguments, f"PYTHON={sys.executable}"], cwd=tmp_path, env=variables,
+            ["make", f"PYTHON={sys.executable}", *arguments], cwd=tmp_path, env=variables,
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return process.returncode, process.stdout
 
@@ -276,8 +404,21 @@ def test_make_without_a_compiler_says_so_and_continues(clone):
     assert notice.startswith("no C compiler (no-such-compiler): training works, ./run does not")
     assert "sudo apt install" in notice
     assert python.endswith(f": {sys.executable}")
-    assert next_step.endswith("train.py --dim 128")
+    [command] = re.findall("^next: (.*) train.py --dim 128$", next_step)
+    assert environment.python_for_training(command.strip("'")) == environment.identity()
     assert not (clone.folder / "run").exists() and not (clone.folder / "build").exists()
+
+
+def test_make_takes_a_python_whose_path_has_a_space(clone, tmp_path):
+    folder = tmp_path / "my python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--system-site-packages",
+                    folder], check=True)
+    [packages] = folder.glob("lib/*/site-packages")
+    (packages / "of_the_tests.pth").write_text("\n".join(map(str, sys.path[1:])))
+    python = environment.python_of(folder)
+    status, output = clone("CC=no-such-compiler", f"PYTHON={python}")
+    assert status == 0, output
+    assert output.splitlines()[-1] == "next: 'my python/bin/python' train.py --dim 128"
 
 
 def test_make_can_be_shown_without_a_compiler(clone):

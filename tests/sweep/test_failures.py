@@ -11,7 +11,7 @@ import pytest
 from helpers import refused
 
 from minitron.__main__ import main
-from minitron.base.environment import ROOT
+from minitron.base.environment import ROOT, minitron_command
 from minitron.commands import sweep
 from minitron.data import tasks
 from minitron.data.config import Config
@@ -78,7 +78,7 @@ def test_any_exception_in_a_cell_is_a_record_and_the_sweep_goes_on(planted, tmp_
     assert main(command) == 1
     assert statuses(out) == dict.fromkeys(REASONS, "failed") | {6: "ok"}
     output, error = capfd.readouterr()
-    assert f"1 ok; report: python -m minitron report '{out}'\n" in output, "quoted for a shell"
+    assert f"1 ok; report: {minitron_command()} report '{out}'\n" in output, "quoted for a shell"
     for record in map(json.loads, out.read_text().splitlines()):
         if record["status"] == "failed":
             reason = REASONS[record["seed"]]

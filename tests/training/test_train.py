@@ -17,7 +17,7 @@ from killed_runs import survive
 from training_helpers import TINY, flags, records, run, signal_at, start, step_saved
 
 import train
-from minitron.base import blas
+from minitron.base import blas, environment
 from minitron.base.errors import MinitronError
 from minitron.base.terminal import Interrupted
 from minitron.data import batches, tasks
@@ -107,7 +107,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path, undisturbed):
     assert process.returncode == 130
     last = error.splitlines()[-1]
     assert last == (f"stopped and saved after step {step_saved(f'{out}.ckpt')} of 1000000; "
-                    f"resume with: python train.py --resume --out {out}")
+                    f"resume with: {environment.train_command()} --resume --out {out}")
     assert "Traceback" not in error and not out.exists()
 
 
@@ -123,7 +123,7 @@ def test_the_command_that_ctrl_c_prints_resumes_the_run(
     signal_at(monkeypatch, 3)
     assert train.main(flags(TINY) + paths) == 130
     python, script, *arguments = shlex.split(capsys.readouterr().err.split("resume with: ")[1])
-    assert (python, script) == ("python", "train.py")
+    assert [python, script] == shlex.split(environment.train_command())
     assert train.main(arguments) == 0
     assert (tmp_path / name).read_bytes() == undisturbed[0]
     assert len(records(tmp_path, ledger or "runs.jsonl")) == 1
@@ -444,12 +444,13 @@ def test_main_ends_with_the_table_the_verdict_and_a_command(tmp_path, capsys, un
     assert "; measured by run.c No verdict: addition at dim 8, length 1 has too" in " ".join(result)
     assert max(map(len, output.splitlines()[:-1])) <= 80
     command, model, flag, prompt = shlex.split(hint.removeprefix("Try: "))
-    assert (command, model, flag) == ("./run", str(tmp_path / "m.bin"), "-i")
+    assert (command, model, flag) == (environment.run_command(), str(tmp_path / "m.bin"), "-i")
     assert prompt.endswith("=")
 
 
-def test_hint_can_be_typed(tmp_path):
+def test_hint_can_be_typed(tmp_path, monkeypatch):
     """Prompts of every character; and not ./run if its positions are not those of training"""
+    monkeypatch.setattr(environment, "run_command", lambda: "./run")
     for name in tasks.names():
         config = Config(task=name).resolve()
         task = tasks.load(config)
@@ -459,4 +460,4 @@ def test_hint_can_be_typed(tmp_path):
         assert options == ["-i", prompt] * bool(prompt) + ["-n", str(steps)] * bool(steps)
     config = Config(positions="coupled").resolve()
     command = train.next_command(config, tasks.load(config), "m.bin")
-    assert command == "python -m minitron eval m.bin"
+    assert command == f"{environment.minitron_command()} eval m.bin"
