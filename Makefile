@@ -10,10 +10,14 @@ LIBRARY = build/libminitron.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 # What this compiler can do, found out by compiling and linking: NATIVE and OPENMP.
 PROBED = build/flags-$(notdir $(firstword $(CC))).mk
 
+# One line in place of those that make and the compiler would print.
+WRITABLE = $(if $(shell test -w . || test -e run && echo yes),,$(error \
+  $(CURDIR) cannot be written: copy minitron to a folder of yours))
+
 all: engine python              ## build the engine, install missing packages, print the next command
 
 engine:                         ## run and its library; without a C compiler, say so and continue
-	@if command -v $(firstword $(CC)) >/dev/null; then $(MAKE) --no-print-directory run lib; \
+	@$(WRITABLE)if command -v $(firstword $(CC)) >/dev/null; then $(MAKE) --no-print-directory run lib; \
 	else echo "no C compiler ($(CC)): training works, ./run does not.  On Debian or Ubuntu: sudo apt install gcc"; fi
 
 python:                         ## install numpy, cffi and tqdm where they are missing
@@ -43,7 +47,7 @@ lint: .venv-test/ready          ## ruff, and the compilers' warnings as errors
 	@test -n "$(PYTHON)" || { echo "no Python 3.10 or newer found: install one, or make PYTHON=/path/to/python3"; exit 1; }
 	rm -rf .venv-test
 	"$(PYTHON)" -m minitron.base.environment create .venv-test numpy cffi tqdm pytest pytest-xdist autograd ruff scipy matplotlib \
-	  distributed playwright tomli
+	  distributed playwright tomli "setuptools>=70.1"
 	@touch $@
 
 # Findings and the grown corpus stay in build/fuzz/; `make fuzz SECONDS=600` continues from them.
@@ -104,6 +108,7 @@ $(PROBED): Makefile
 
 # The flags are needed, and probed, only where something is compiled; `make clean` must not probe.
 ifneq ($(filter run lib test coverage $(LIBRARY),$(MAKECMDGOALS)),)
+$(WRITABLE)
 include $(PROBED)
 endif
 

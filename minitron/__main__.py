@@ -7,6 +7,7 @@
 
 COMMAND -h explains a command.
 """
+import os
 import sys
 
 from .base import environment
@@ -32,6 +33,14 @@ def main(argv):
         parser.print_help(sys.stderr)
         return 2
     return COMMANDS[name].run(flags)
+
+
+def program():
+    """The command `minitron`, which pip installs: with `minitron train`, which is train.py"""
+    if sys.argv[1:2] == ["train"]:
+        script = str(environment.ROOT / "train.py")
+        os.execv(sys.executable, [sys.executable, script, *sys.argv[2:]])
+    cli.run(main)
 
 
 if __name__ == "__main__":

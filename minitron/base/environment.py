@@ -21,7 +21,9 @@ import sysconfig
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
+SHIPPED = PACKAGE / "source"        # pip installs train.py, run.c and tasks/ there (pyproject.toml)
+ROOT = SHIPPED if SHIPPED.is_dir() else PACKAGE.parent          # the folder that has these
 CORE = ("numpy", "cffi", "tqdm")
 OLDEST_PYTHON, OLDEST_NUMPY = (3, 10), (1, 26)          # as in pyproject.toml
 

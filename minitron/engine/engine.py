@@ -39,16 +39,13 @@ from .arguments import (
     token_rows,
     whole,
 )
+from .build import EngineMissing, library_path
 from .model_file import parse_provenance
 
 GROUP = 64          # texts that logprobs scores at a time
 BATCH = 512         # tokens of whole sequences that logits works on at a time
 FEW = 12            # prompts that are not worth another thread, as many as run.c keeps in flight
 ffi = FFI()
-
-
-class EngineMissing(MinitronError):
-    """The library is not there: no C compiler was at hand, or make has not run yet."""
 
 
 @lru_cache(maxsize=1)
@@ -61,12 +58,7 @@ def library():
                             "work in a clone of the repository") from None
     ffi.cdef(source.split("// API-BEGIN")[1].partition("\n")[2].split("// API-END")[0],
              override=True)
-    for suffix in (".so", ".dylib"):
-        path = ROOT / "build" / f"libminitron{suffix}"
-        if path.exists():
-            break
-    else:
-        raise EngineMissing("the C engine is not built: install a C compiler and run make")
+    path = library_path()
     try:
         # Never to be unloaded: at its end Python would close the library, and OpenMP's with it,
         # under the feet of threads that still wait for work there.  One run in eight ended with a

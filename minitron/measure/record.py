@@ -121,7 +121,8 @@ def software():
 @lru_cache(maxsize=1)
 def source_commit():
     """The source's commit, with a + if files differ from it; None outside of a repository"""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
+    command = ["git", "-C", str(ROOT), "--git-dir=.git",        # not of a folder above
+               "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..base.environment import ROOT
+from ..base.environment import PACKAGE, ROOT, SHIPPED
 from ..base.errors import MinitronError
 from ..base.files import write_atomically
 from ..base.terminal import Interrupted
@@ -37,7 +37,7 @@ from ..model.params import Params, init
 from .parallel import Workers
 from .run import Diverged
 
-SOURCE = ("minitron/**/*.py", "tasks/*.py", "train.py", "run.c")
+SOURCE = ("*.py", "tasks/*.py", "run.c")
 TIMED_SECONDS = 0.3         # spent on timing the steps of one configuration
 
 
@@ -73,12 +73,20 @@ def failure_text(error):
     return str(error) if isinstance(error, MinitronError) else error_text(error)
 
 
+def source_files():
+    """{name: path} of all source files; an installed minitron has the names of a clone"""
+    files = {path.relative_to(ROOT).as_posix(): path
+             for pattern in SOURCE for path in ROOT.glob(pattern)}
+    return files | {path.relative_to(PACKAGE.parent).as_posix(): path
+                    for path in PACKAGE.rglob("*.py") if not path.is_relative_to(SHIPPED)}
+
+
 @cache
 def software():
     """{thing: value} that a sweep and its workers have to share"""
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in SOURCE for path in ROOT.glob(pattern)):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    for name, path in sorted(source_files().items()):
+        digest.update(name.encode() + path.read_bytes())
     return {"source": digest.hexdigest()[:12], "record version": RECORD_VERSION,
             "NumPy": np.__version__}
 

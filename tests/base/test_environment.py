@@ -421,6 +421,15 @@ def test_make_takes_a_python_whose_path_has_a_space(clone, tmp_path):
     assert output.splitlines()[-1] == "next: 'my python/bin/python' train.py --dim 128"
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_make_in_a_folder_that_is_read_only_is_one_line(clone):
+    clone.folder.chmod(0o555)
+    for goal in ("all", "lib"):
+        status, output = clone(goal)
+        assert status == 2 and output.count("\n") == 1
+        assert f"{clone.folder} cannot be written: copy minitron" in output
+
+
 def test_make_can_be_shown_without_a_compiler(clone):
     status, output = clone("-n", "CC=no-such-compiler")
     assert status == 0 and "minitron.base.environment ensure" in output

@@ -55,10 +55,21 @@ def timeless(records):
             for record in records}
 
 
+def process_parents():
+    """{process id: its parent's}: from Linux's /proc, as not every machine has ps"""
+    if not Path("/proc/self/stat").exists():
+        ps = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
+        return dict(map(int, line.split()) for line in ps.splitlines())
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):          # it has ended meanwhile
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    return parents
+
+
 def descendants(pid):
     """The processes that a process has started, and those that these have started"""
-    ps = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
-    parents = dict(map(int, line.split()) for line in ps.splitlines())
+    parents = process_parents()
     return [child for child, parent in parents.items() if pid in (parent, parents.get(parent))]
 
 

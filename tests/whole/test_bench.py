@@ -63,6 +63,7 @@ def test_pytorch_trains_the_same_model(monkeypatch, index):
         assert ours() == pytest.approx(theirs(), rel=1e-5)
 
 
+@pytest.mark.skipif(not BUILT, reason="the engine is not built: run make")
 def test_the_engine_is_measured(tmp_path):
     out = tmp_path / "engine.jsonl"
     done = run("engine.py", "--shapes", "0", "--threads", "1", "--rounds", "1", "--out", str(out))
