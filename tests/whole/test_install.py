@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from minitron.base.environment import ROOT
+from minitron.base.environment import ROOT, package_version
 
 TINY = "--dim 8 --layers 1 --length 1 --batch 16 --steps 5 --test-items 50".split()
 
@@ -23,8 +23,10 @@ def succeeds(command, folder, **variables):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A folder with the content of the wheel, as pip would install it"""
-    pytest.importorskip("setuptools", minversion="70.1", reason="setuptools 70.1 is not installed")
-    pytest.importorskip("pip", reason="pip is not installed")
+    # not imported: it would replace the distutils that cffi may have imported here
+    major, minor, *_ = (package_version("setuptools") or "0.0").split(".")
+    if (int(major), int(minor)) < (70, 1) or package_version("pip") is None:
+        pytest.skip("setuptools 70.1 and pip are not installed")
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source of it"
     source.mkdir()
