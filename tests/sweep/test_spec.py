@@ -132,7 +132,7 @@ def test_a_published_ledger_is_beside_its_spec():
 
 @pytest.mark.parametrize("target, folder", [("sweeps", "results"), ("gallery", "results/gallery")])
 def test_make_writes_into_the_published_ledgers(target, folder):
-    command = ["make", "-o", "engine", target, "PYTHON=echo"]
+    command = ["make", "--no-print-directory", "-o", "engine", target, "PYTHON=echo"]
     printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     specs = sorted((ROOT / folder).glob("*.toml"))
     assert specs and printed.splitlines()[-len(specs):] == [
