@@ -1,7 +1,6 @@
 """The model's configuration: with the weights, all that run.c needs to know.
 
-Fields left at None depend on others, or have a default that a model file may lack; `resolve` fills
-them in.
+`resolve` fills in the fields that are left at None: some depend on others.
 """
 import contextlib
 import dataclasses

@@ -73,3 +73,10 @@ def test_the_key_has_the_data_and_not_its_path(tmp_path):
     assert len(keys) == 1
     assert key(Config(task="text", data=other, length=8)) not in keys
     assert isinstance(Config(data=Path("a.txt")).data, str)
+
+
+@pytest.mark.parametrize("dim", [2, 4, 8, 32, 64, 128, 256])
+def test_heads_do_not_follow_dim(dim):
+    """--dim is one dial: a frontier of dim was once one of the number of heads."""
+    c = Config(dim=dim).resolve()
+    assert (c.heads, c.kv_heads, c.head_dim) == (4, 4, 16)
