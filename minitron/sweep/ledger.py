@@ -3,6 +3,7 @@ import contextlib
 import json
 
 from ..base.errors import MinitronError
+from ..base.files import read_regular
 
 try:
     import fcntl
@@ -47,10 +48,10 @@ def short_int(digits):
 
 def read_lines(path):
     try:
-        with open(path, "rb") as file:
-            return file.read().split(b"\n")
-    except OSError as error:
-        raise MinitronError(f"ledger {path} cannot be read: {error.strerror}") from None
+        return read_regular(path).split(b"\n")
+    except MinitronError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise MinitronError(f"ledger {path} cannot be read: {reason}") from None
 
 
 def is_finished(record):

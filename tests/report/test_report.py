@@ -327,6 +327,11 @@ def test_no_page_is_written_over_a_ledger(tmp_path, command):
 def test_files_that_are_not_ledgers(tmp_path, command):
     status, _, error = command("report", tmp_path / "nowhere.jsonl")
     assert status == 2 and "nowhere.jsonl cannot be read: No such file" in error
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero", tmp_path):
+        status, _, error = command("report", path)
+        complaint = f"minitron: ledger {path} cannot be read: not a regular file\n"
+        assert (status, error) == (2, complaint)
     (tmp_path / "empty.jsonl").touch()
     status, _, error = command("report", tmp_path / "empty.jsonl")
     assert status == 2 and "run a sweep first" in error

@@ -498,3 +498,10 @@ def test_written_file_has_the_mode_that_any_new_file_has(tmp_path):
     finally:
         os.umask(mask)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_pipe_is_not_a_ledger(command, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    status, error = command(train.main, *TINY, "--out", tmp_path / "model.bin",
+                            "--ledger", tmp_path / "pipe")
+    assert status == 2 and "pipe cannot be written" in error[-1]
