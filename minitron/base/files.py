@@ -110,16 +110,26 @@ def open_locked(path, lock):
 
 def take_lock(file, path):
     """Raises MinitronError, after closing the file, if another process has the lock."""
+    if not try_lock(file):
+        with file:
+            file.seek(0)
+            owner = f"process {file.read(20)}".strip()
+        raise MinitronError(f"{path} is being written by {owner}: choose another --out")
+
+
+def try_lock(file):
+    """Lock an open file until it is closed or this process ends -> False if another has the lock
+
+    True also where the system, or the file system, has no locks.
+    """
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        with file:
-            file.seek(0)
-            owner = f"process {file.read(20)}".strip()
-        raise MinitronError(f"{path} is being written by {owner}: choose another --out") from None
-    except OSError:                             # a file system without locks
+        return False
+    except OSError:
         pass
+    return True
 
 
 def read_regular(path, most=2**40):

@@ -3,12 +3,7 @@ import contextlib
 import json
 
 from ..base.errors import MinitronError
-from ..base.files import read_regular
-
-try:
-    import fcntl
-except ImportError:         # Windows, where a second sweep is not kept out
-    fcntl = None
+from ..base.files import read_regular, try_lock
 
 FINISHED = ("ok", "diverged")       # statuses of runs that ended by themselves
 MOST_NAMED = 3                      # lines of a ledger that are complained about one by one
@@ -71,17 +66,8 @@ def locked(path):
         raise MinitronError(f"ledger {path} cannot be written: {error.strerror}: "
                             "give another --out") from None
     with file:
-        if fcntl is not None and file.seekable():
-            lock(file, path)
+        if file.seekable() and not try_lock(file):
+            raise MinitronError(
+                f"another sweep is writing {path}: wait for it, or share the work by --shard 0/2 "
+                "and --shard 1/2 into two ledgers, and join them with cat")
         yield
-
-
-def lock(file, path):
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise MinitronError(
-            f"another sweep is writing {path}: wait for it, or share the work by --shard 0/2 and "
-            "--shard 1/2 into two ledgers, and join them with cat") from None
-    except OSError:             # a file system without locks
-        pass
