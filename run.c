@@ -414,18 +414,17 @@ static void rope_table(const mt_engine *e, float *cis, size_t first, size_t coun
     }
 }
 
-// The table's row (K) for a position, after making as many rows again as there are, up to S.  One
+// The table's row (K) for a position.  Rows are made when they are needed, up to twice as many; one
 // beyond S is rare, so it is computed at each use.
 static const float *rope_row(mt_engine *e, size_t position) {
-    const size_t row = position < e->S ? position : e->S, K = e->K;
-    if (row == e->S) rope_table(e, e->cis + row * K, position, 1);
-    while (e->rotated <= row && row < e->S) {
-        const size_t more = e->rotated + LANES < e->S - e->rotated ? e->rotated + LANES
-                                                                   : e->S - e->rotated;
-        rope_table(e, e->cis + e->rotated * K, e->rotated, more);
-        e->rotated += more;
+    const size_t row = position < e->S ? position : e->S;
+    if (row == e->S) rope_table(e, e->cis + row * e->K, position, 1);
+    else if (row >= e->rotated) {
+        const size_t rows = 2 * row + LANES < e->S ? 2 * row + LANES : e->S;
+        rope_table(e, e->cis + e->rotated * e->K, e->rotated, rows - e->rotated);
+        e->rotated = rows;
     }
-    return e->cis + row * K;
+    return e->cis + row * e->K;
 }
 
 // Rotate the channel pairs (2j, 2j+1) of each of `heads` heads x (heads, K), in place.

@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
             if command[1] == "train":
                 return "; training is a program of its own, train.py"
             return did_you_mean(command[1], self.commands())
-        if re.search("invalid (int|float) value: '.*[,].*'", message):
+        if re.search("invalid (int|float) value: '.*,.*'", message):
             return "; several values are for python -m minitron sweep"
         return ""
 

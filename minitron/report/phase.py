@@ -12,6 +12,7 @@ from ..data import tasks
 from ..data.command_line import shortest_settings, train_with
 from ..data.config import Config
 from ..measure import evaluate, learnt
+from ..sweep.ledger import is_finished
 
 ROWS = ("dim", "layers", "heads", "ffn_dim", "steps", "train_fraction", "attention", "positions",
         "rope_theta", "variant", "options")
@@ -35,8 +36,7 @@ class Cell(NamedTuple):
 
         A run that was killed or timed out is none of these.
         """
-        outcomes = [learnt.has_learnt(record) for record in self.records
-                    if record["status"] in ("ok", "diverged")]
+        outcomes = [learnt.has_learnt(record) for record in self.records if is_finished(record)]
         return tuple(outcomes.count(outcome) for outcome in (True, False, None))
 
     def probability(self):
@@ -198,8 +198,7 @@ def column_scores(diagram, x):
 def frontier(diagram, x):
     """(a, b): no run learnt the task at setting a and below it, all did at b and above it
 
-    The settings of one column; None where there is no such setting.  Settings without a run whose
-    test can tell are passed over.
+    Settings of one column, or None.  A setting is skipped if the test of none of its runs can tell.
     """
     shares = [(y, cell.probability()[0]) for y in diagram.ys
               if (cell := diagram.cells.get((y, x))) and cell.probability()]
