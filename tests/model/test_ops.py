@@ -131,7 +131,7 @@ def test_large_numbers_do_not_overflow(module):
 @pytest.mark.parametrize("module", [ops, fast])
 def test_norm_of_an_overflow_is_not_finite(module):
     """Not zeros, which a model would take for a small input: run.c says NaN, too."""
-    x = np.array([[3e19, 1, 1, 1], [1, 1, 1, 1]], np.float32)           # 3e19^2 is no float32
+    x = np.array([[3e19, 1, 1, 1], [1, 1, 1, 1]], np.float32)           # 3e19^2 exceeds float32
     with np.errstate(over="ignore", invalid="ignore"):
         y, cache = module.rmsnorm_forward(x, np.ones(4, np.float32), 1e-5)
         dx, _ = module.rmsnorm_backward(np.ones_like(x), cache)

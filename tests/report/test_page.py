@@ -149,7 +149,7 @@ def test_numbers_lose_digits_only():
 
 
 def test_whether_a_run_has_learnt_is_decided_by_all_digits():
-    """Its score of 0.89999 is 0.9 at four digits; so many problems tell the difference."""
+    """Its score of 0.89999 rounds to 0.9; with this many problems the test tells them apart."""
     record = synthetic_record(0.004 + 0.996 * 0.89999)
     for metrics in record["metrics"].values():
         metrics["n"] = 10**12
